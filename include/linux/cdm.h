@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Coherent device memory (CDM): a driver's memory as a NUMA node of its own,
+ * with a mask that says what the kernel may do with the pages that live there.
+ *
+ * Core mm asks at the page, with folio_node_allows(). Drivers register with
+ * cdm_register_node(). See Documentation/mm/cdm.rst and
+ * Documentation/driver-api/cdm.rst.
+ */
+#ifndef _LINUX_CDM_H
+#define _LINUX_CDM_H
+
+#include <linux/jump_label.h>
+#include <linux/mm.h>
+#include <linux/nodemask.h>
+#include <linux/sched.h>
+#include <linux/types.h>
+
+/*
+ * What a node may allow. The order is ABI: cdm_caps in sysfs prints the names
+ * in this order. Ordinary nodes allow everything.
+ */
+#define CDM_ALLOW_NUMA		0x1	/* numa_balancing */
+#define CDM_ALLOW_KSM		0x2	/* ksm */
+#define CDM_ALLOW_HUGETLB	0x4	/* hugetlb */
+#define CDM_ALLOW_MIGRATE	0x8	/* migrate */
+#define CDM_ALLOW_GUP		0x10	/* gup */
+#define CDM_ALLOW_LONGTERM_PIN	0x20	/* longterm_pin */
+#define CDM_ALLOW_THP		0x40	/* thp */
+#define CDM_ALLOW_PAGECACHE	0x80	/* pagecache */
+#define CDM_ALLOW_RECLAIM	0x100	/* reclaim */
+#define CDM_ALLOW_SWAP		0x200	/* swap */
+#define CDM_ALLOW_DEMOTION	0x400	/* demotion */
+#define CDM_ALLOW_COMPACTION	0x800	/* compaction */
+#define CDM_ALLOW_INTERLEAVE	0x1000	/* interleave */
+#define CDM_ALLOW_DAMON		0x2000	/* damon */
+#define CDM_ALLOW_SOFT_OFFLINE	0x4000	/* soft_offline */
+#define CDM_NR_CAPS		15
+#define CDM_ALLOW_ALL		0x7fff
+
+/* What the driver asserts about its memory, &struct cdm_node_config.flags. */
+#define CDM_NODE_COHERENT	0x1	/* cache-coherent with all CPUs; mandatory */
+#define CDM_NODE_P2PDMA		0x2	/* other devices reach it by DMA */
+#define CDM_NODE_SCRUBS		0x4	/* the driver erases it after the node has gone */
+#define CDM_NODE_FLAGS_ALL	(CDM_NODE_COHERENT | CDM_NODE_P2PDMA | CDM_NODE_SCRUBS)
+
+struct attribute_group;
+struct device;
+struct module;
+
+/**
+ * struct cdm_node_config - what a driver says about its memory
+ * @start: first byte, a physical address, aligned to memory_block_size_bytes()
+ * @size: bytes, a multiple of memory_block_size_bytes()
+ * @nid: node to become, or %NUMA_NO_NODE: the core chooses
+ * @allow: CDM_ALLOW_* bits; what is not named is denied
+ * @flags: CDM_NODE_* bits
+ * @owner: module that is pinned while the node exists
+ * @dev: device for log lines, may be NULL
+ */
+struct cdm_node_config {
+	u64 start;
+	u64 size;
+	int nid;
+	u32 allow;
+	u32 flags;
+	struct module *owner;
+	struct device *dev;
+};
+
+/*
+ * One word per node, 0 for every ordinary node. Written before the first page
+ * of a CDM node exists and cleared after its last page has gone, so whoever
+ * holds a page reads a stable word without a lock.
+ */
+extern u32 cdm_node_deny[MAX_NUMNODES];
+
+/* Nodes that belong to CDM, from before their first page to after their last. */
+extern nodemask_t cdm_nodes;
+
+/*
+ * Nodes that a memory policy or a move_pages() may name now: set when the node
+ * is complete, cleared before it starts to leave.
+ */
+extern nodemask_t cdm_nameable_nodes;
+
+#ifdef CONFIG_CDM
+
+DECLARE_STATIC_KEY_FALSE(cdm_enabled_key);
+
+/**
+ * cdm_enabled - is there a CDM node?
+ *
+ * Context: Any. A nop in the instruction stream while there is none.
+ */
+static __always_inline bool cdm_enabled(void)
+{
+	return static_branch_unlikely(&cdm_enabled_key);
+}
+
+/**
+ * node_is_cdm - does this node belong to CDM?
+ * @nid: a valid node id
+ *
+ * Context: Any.
+ */
+static __always_inline bool node_is_cdm(int nid)
+{
+	return cdm_enabled() && node_isset(nid, cdm_nodes);
+}
+
+/**
+ * node_allows - does this node's driver allow a use of its pages?
+ * @nid: a valid node id
+ * @cap: one CDM_ALLOW_* bit; of several, all must be allowed
+ *
+ * Context: Any. True for every ordinary node.
+ */
+static __always_inline bool node_allows(int nid, u32 cap)
+{
+	return !cdm_enabled() || !(READ_ONCE(cdm_node_deny[nid]) & cap);
+}
+
+/**
+ * folio_node_allows - may the kernel do this with the folio, where it lives?
+ * @folio: a folio that cannot change its node or go away meanwhile: referenced,
+ *         isolated, locked, or mapped under the page table lock
+ * @cap: CDM_ALLOW_* bit
+ *
+ * Context: Any.
+ */
+static __always_inline bool folio_node_allows(const struct folio *folio, u32 cap)
+{
+	return !cdm_enabled() ||
+	       !(READ_ONCE(cdm_node_deny[folio_nid(folio)]) & cap);
+}
+
+/**
+ * page_node_allows - folio_node_allows() for a page
+ * @page: see folio_node_allows()
+ * @cap: CDM_ALLOW_* bit
+ *
+ * Context: Any.
+ */
+static __always_inline bool page_node_allows(const struct page *page, u32 cap)
+{
+	return !cdm_enabled() ||
+	       !(READ_ONCE(cdm_node_deny[page_to_nid(page)]) & cap);
+}
+
+/**
+ * node_is_nameable - may a task name this node as a place for its pages?
+ * @nid: a valid node id
+ *
+ * Context: Any. False for ordinary nodes, which have rules of their own.
+ */
+static __always_inline bool node_is_nameable(int nid)
+{
+	return cdm_enabled() && node_isset(nid, cdm_nameable_nodes);
+}
+
+/**
+ * nodes_add_nameable - add what a task may name beyond its ordinary nodes
+ * @mask: nodes with ordinary memory that the task may use
+ *
+ * Context: Any.
+ */
+static __always_inline void nodes_add_nameable(nodemask_t *mask)
+{
+	if (cdm_enabled())
+		nodes_or(*mask, *mask, cdm_nameable_nodes);
+}
+
+/*
+ * A strict policy that names device nodes only and finds them full fails with
+ * VM_FAULT_OOM, which nothing that the OOM killer could do would cure. In a
+ * fault from user mode it is the task's own error, as a full hugetlb pool is.
+ * For GUP and other faults in the kernel it stays -ENOMEM.
+ */
+static __always_inline void cdm_enter_fault(void)
+{
+	if (cdm_enabled())
+		current->cdm_exhausted = 0;
+}
+
+static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
+{
+	if (cdm_enabled() && (ret & VM_FAULT_OOM) && current->cdm_exhausted)
+		ret = (ret & ~VM_FAULT_OOM) | VM_FAULT_SIGBUS;
+	return ret;
+}
+
+/* Pages of a CDM node for a move that names it, mm/mempolicy.c. */
+struct folio *folio_alloc_cdm_node(gfp_t gfp, unsigned int order, int nid);
+
+/* nodeN/cdm_caps, for drivers/base/node.c */
+extern const struct attribute_group cdm_node_attr_group;
+
+/* For mm/memory_hotplug.c: memory that the core itself does not add is refused. */
+bool cdm_may_add_memory(int nid, u64 start, u64 size);
+
+/* The driver interface, mm/cdm/; see Documentation/driver-api/cdm.rst. */
+int cdm_register_node(const struct cdm_node_config *config);
+int cdm_unregister_node(int nid);
+void cdm_release_node(int nid);
+
+#else /* !CONFIG_CDM */
+
+static __always_inline bool cdm_enabled(void)
+{
+	return false;
+}
+
+static __always_inline bool node_is_cdm(int nid)
+{
+	return false;
+}
+
+static __always_inline bool node_allows(int nid, u32 cap)
+{
+	return true;
+}
+
+static __always_inline bool folio_node_allows(const struct folio *folio, u32 cap)
+{
+	return true;
+}
+
+static __always_inline bool page_node_allows(const struct page *page, u32 cap)
+{
+	return true;
+}
+
+static __always_inline bool node_is_nameable(int nid)
+{
+	return false;
+}
+
+static __always_inline void nodes_add_nameable(nodemask_t *mask)
+{
+}
+
+static __always_inline void cdm_enter_fault(void)
+{
+}
+
+static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
+{
+	return ret;
+}
+
+static inline struct folio *folio_alloc_cdm_node(gfp_t gfp, unsigned int order,
+						 int nid)
+{
+	return NULL;
+}
+
+static inline bool cdm_may_add_memory(int nid, u64 start, u64 size)
+{
+	return true;
+}
+
+static inline int cdm_register_node(const struct cdm_node_config *config)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int cdm_unregister_node(int nid)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void cdm_release_node(int nid)
+{
+}
+
+#endif /* CONFIG_CDM */
+
+#endif /* _LINUX_CDM_H */

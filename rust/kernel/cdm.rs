@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Coherent device memory.
+//!
+//! A driver whose device has memory that is cache-coherent with the CPUs can hand it to the kernel,
+//! as a NUMA node of its own. Nobody gets a page there without naming the node, and [`Caps`] says
+//! what the kernel may do with the pages that live there.
+//!
+//! C header: [`include/linux/cdm.h`](srctree/include/linux/cdm.h)
+//!
+//! # Examples
+//!
+//! In `probe()` of a PCI driver, for memory that is the whole of BAR 2:
+//!
+//! ```
+//! # #[cfg(CONFIG_PCI)]
+//! # mod example {
+//! use kernel::{
+//!     cdm::{
+//!         Cap,
+//!         Coherent,
+//!         Config,
+//!         Node, //
+//!     },
+//!     cdm_caps,
+//!     device::Core,
+//!     pci,
+//!     prelude::*, //
+//! };
+//!
+//! fn register<'bound>(
+//!     pdev: &'bound pci::Device<Core<'_>>,
+//!     module: &'static ThisModule,
+//! ) -> Result<Node<'bound>> {
+//!     pdev.enable_device_mem()?;
+//!
+//!     let config = Config::new(cdm_caps![Cap::Migrate, Cap::Thp], Coherent::asserted());
+//!     Node::register_bar(pdev, 2, &config, module)
+//! }
+//! # }
+//! ```
+
+use crate::{
+    alloc::NumaNode,
+    bindings,
+    device::{
+        self,
+        Bound, //
+    },
+    error::to_result,
+    io::{
+        PhysAddr,
+        ResourceSize, //
+    },
+    prelude::*, //
+};
+use core::marker::PhantomData;
+
+mod caps;
+
+pub use caps::{
+    Cap,
+    Caps,
+    Rule, //
+};
+
+/// The driver's word that its memory is coherent.
+///
+/// The kernel maps the memory write-back, lets tasks run atomic operations on it and does not flush
+/// caches for it. Where the caches of all CPUs are not kept coherent with the device, that corrupts
+/// data; a BAR of a plain PCI Express device is such a place.
+#[derive(Clone, Copy, Debug)]
+pub struct Coherent(());
+
+impl Coherent {
+    /// Asserts that the memory is cache-coherent with all CPUs.
+    pub const fn asserted() -> Self {
+        Self(())
+    }
+}
+
+/// What a driver says about its memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    caps: Caps,
+    flags: u32,
+    nid: c_int,
+}
+
+impl Config {
+    /// A node whose pages are for what `caps` allows.
+    ///
+    /// There is no default: a driver has to say.
+    pub const fn new(caps: Caps, _coherent: Coherent) -> Self {
+        Self {
+            caps,
+            flags: bindings::CDM_NODE_COHERENT,
+            nid: bindings::NUMA_NO_NODE,
+        }
+    }
+
+    /// Asks for this node id, instead of one that the core chooses.
+    ///
+    /// [`NumaNode::NO_NODE`] leaves the choice to the core. Registering returns an error if the
+    /// node has CPUs or memory.
+    pub const fn nid(mut self, nid: NumaNode) -> Self {
+        self.nid = nid.as_raw();
+        self
+    }
+
+    /// Asserts that other devices reach the memory by DMA.
+    ///
+    /// Without it [`Caps::NEED_PEER_TO_PEER`] cannot be allowed.
+    pub const fn peer_to_peer(mut self) -> Self {
+        self.flags |= bindings::CDM_NODE_P2PDMA;
+        self
+    }
+
+    /// Promises that the driver erases the memory once the node has gone, so that the core need not
+    /// do it.
+    pub const fn scrubbed_by_driver(mut self) -> Self {
+        self.flags |= bindings::CDM_NODE_SCRUBS;
+        self
+    }
+}
+
+/// A device's memory that is registered as a NUMA node.
+///
+/// Dropping it takes the node away. That cannot fail, while taking a node away can: if tasks do not
+/// let go of its pages within the bound that `/sys/kernel/mm/cdm/leave_timeout_ms` sets, the core
+/// keeps the node as an orphan, with the module pinned, until it can go or the driver registers the
+/// same memory again. [`Node::leave`] gives an answer instead.
+///
+/// The module cannot be unloaded while the node exists; unbind the device first.
+///
+/// # Invariants
+///
+/// `nid` was returned by `cdm_register_node()`, and this value holds the driver's claim on it.
+#[derive(Debug)]
+pub struct Node<'a> {
+    nid: c_int,
+    _device: PhantomData<&'a device::Device<Bound>>,
+}
+
+impl<'a> Node<'a> {
+    /// Registers the memory behind a BAR.
+    ///
+    /// The driver must have [enabled](crate::pci::Device::enable_device_mem) the memory of the
+    /// device, and must not have requested or mapped the BAR. `module` is the driver's.
+    ///
+    /// It takes the whole BAR. May sleep; it takes `device_hotplug_lock`.
+    ///
+    /// Returns, beside what memory hotplug says, and with a line in the log:
+    ///
+    /// - [`EINVAL`] if the BAR is not memory, is not made of whole memory blocks, or its memory type
+    ///   is not write-back; if `config` breaks a rule, or asks for a node id that cannot be.
+    /// - [`EBUSY`] if the BAR or the node id is in use.
+    /// - [`E2BIG`] if memory cannot have these addresses.
+    /// - [`ENOSPC`] if no node id is free.
+    /// - [`EPROBE_DEFER`] if somebody else keeps memory hotplug busy.
+    #[cfg(CONFIG_PCI)]
+    pub fn register_bar(
+        pdev: &'a crate::pci::Device<Bound>,
+        bar: u32,
+        config: &Config,
+        module: &'static ThisModule,
+    ) -> Result<Self> {
+        let flags = crate::io::resource::Flags::IORESOURCE_MEM;
+        if !pdev.resource_flags(bar)?.contains(flags) {
+            dev_err!(pdev, "BAR {} is not memory\n", bar);
+            return Err(EINVAL);
+        }
+        let start = pdev.resource_start(bar)?;
+        let size = pdev.resource_len(bar)?;
+
+        // SAFETY: The range is a BAR of the device, and the device is bound to the caller for `'a`.
+        unsafe { Self::register_range(pdev.as_ref(), start, size, config, module) }
+    }
+
+    /// Registers a range of physical addresses.
+    ///
+    /// Otherwise like [`register_bar`](Self::register_bar), which is to be preferred: it knows that
+    /// the range is the device's.
+    ///
+    /// # Safety
+    ///
+    /// The range must be memory of `dev`, without side effects of reading and writing it, that
+    /// nothing else uses until the node has gone.
+    pub unsafe fn register_range(
+        dev: &'a device::Device<Bound>,
+        start: PhysAddr,
+        size: ResourceSize,
+        config: &Config,
+        module: &'static ThisModule,
+    ) -> Result<Self> {
+        let raw = bindings::cdm_node_config {
+            start,
+            size,
+            nid: config.nid,
+            allow: config.caps.bits(),
+            flags: config.flags,
+            owner: module.as_ptr(),
+            dev: dev.as_raw(),
+        };
+
+        // SAFETY: `raw` and what it points to are valid for the call, and the range is the device's
+        // by the safety requirements.
+        let nid = unsafe { bindings::cdm_register_node(&raw) };
+        if nid < 0 {
+            return Err(Error::from_errno(nid));
+        }
+
+        // INVARIANT: `nid` is not an errno, so it is the node, which is this driver's.
+        Ok(Self {
+            nid,
+            _device: PhantomData,
+        })
+    }
+
+    /// Returns the node id.
+    pub fn id(&self) -> c_int {
+        self.nid
+    }
+
+    /// Takes the node away, or gives it back.
+    ///
+    /// May sleep, for as long as `/sys/kernel/mm/cdm/leave_timeout_ms` says.
+    ///
+    /// Returns [`EBUSY`] if somebody holds on to a page; the log says who. The node is live then, as
+    /// before; pages that had already moved stay in ordinary memory.
+    pub fn leave(self) -> Result<(), (Self, Error)> {
+        // SAFETY: By the type invariant the node is this driver's.
+        match to_result(unsafe { bindings::cdm_unregister_node(self.nid) }) {
+            Ok(()) => {
+                // There is nothing left to release.
+                core::mem::forget(self);
+                Ok(())
+            }
+            Err(error) => Err((self, error)),
+        }
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the node is this driver's.
+        unsafe { bindings::cdm_release_node(self.nid) };
+    }
+}
