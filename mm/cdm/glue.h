@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the two halves of mm/cdm/ call in each other, and bindgen reads. Not for
+ * anybody else: drivers and core mm include <linux/cdm.h>.
+ */
+#ifndef _MM_CDM_GLUE_H
+#define _MM_CDM_GLUE_H
+
+#include <linux/cdm.h>
+#include <linux/memory.h>
+
+struct cdm_dir;
+struct cdm_memory;
+struct resource;
+
+/* What is known about a node id, see cdm_nid_facts(). */
+#define CDM_NID_POSSIBLE	(1U << 0)
+#define CDM_NID_ONLINE		(1U << 1)
+#define CDM_NID_HAS_MEMORY	(1U << 2)
+#define CDM_NID_HAS_CPUS	(1U << 3)
+#define CDM_NID_INITIATOR	(1U << 4)
+
+/* Who uses the pages of a node, in pages, see cdm_memory_count_users(). */
+struct cdm_users {
+	unsigned long anon;
+	unsigned long file;
+	unsigned long hugetlb;
+	unsigned long other;
+	unsigned long pinned;
+	unsigned int nr_pids;
+	int pids[4];
+};
+
+/* What memory hotplug can take: granularity in bytes, first and last address. */
+struct cdm_limits {
+	u64 block;
+	u64 first;
+	u64 last;
+};
+
+/* C, called by Rust. */
+struct cdm_limits cdm_limits(void);
+int cdm_expected_nid(u64 start);
+u32 cdm_nid_facts(int nid);
+bool cdm_range_is_write_back(u64 start, u64 size);
+
+void cdm_publish(int nid, u32 deny);
+void cdm_withdraw(int nid);
+void cdm_set_nameable(int nid, bool nameable);
+void cdm_announce(int nid);
+
+bool cdm_owner_get(struct module *owner);
+void cdm_owner_put(struct module *owner);
+
+struct resource *cdm_region_request(u64 start, u64 size);
+void cdm_region_release(struct resource *res);
+int cdm_region_erase(struct resource *res);
+
+int cdm_hotplug_lock(void);
+void cdm_hotplug_unlock(int how);
+
+struct cdm_memory *cdm_memory_alloc(int nid, int mgid, u64 start, u64 size);
+void cdm_memory_free(struct cdm_memory *mem);
+int cdm_memory_add(struct cdm_memory *mem);
+int cdm_memory_online(struct cdm_memory *mem);
+int cdm_memory_remove(struct cdm_memory *mem);
+void cdm_memory_count_users(const struct cdm_memory *mem,
+			    struct cdm_users *users);
+
+struct cdm_dir *cdm_dir_create(int nid, const char *state);
+void cdm_dir_set_state(struct cdm_dir *dir, const char *state);
+void cdm_dir_remove(struct cdm_dir *dir);
+
+unsigned int cdm_leave_timeout(void);
+
+/* Rust, called by C. */
+void cdm_core_init(void);
+ssize_t cdm_core_emit_caps(u32 deny, char *buf);
+int cdm_core_unplug(int nid, const struct cdm_dir *dir);
+
+#endif /* _MM_CDM_GLUE_H */
