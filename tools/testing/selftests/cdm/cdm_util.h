@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the CDM selftests share: the device and its node, where pages are, and
+ * the settings of the agents (KSM, NUMA balancing, fault injection) that the
+ * tests turn up and put back.
+ *
+ * CDM_CONTROL=1 in the environment runs a test against the same memory added
+ * by dax/kmem (see test_modules/dax_ivshmem.c), on a kernel that knows nothing
+ * of CDM. Every denial must fail there: this shows that the test can fail.
+ */
+#ifndef _CDM_UTIL_H
+#define _CDM_UTIL_H
+
+#include <errno.h>
+#include <numaif.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <time.h>
+
+#define CDM_SYSFS		"/sys/kernel/mm/cdm"
+#define NODE_SYSFS		"/sys/devices/system/node"
+#define MEMORY_SYSFS		"/sys/devices/system/memory"
+#define KSM_SYSFS		"/sys/kernel/mm/ksm"
+
+/* All of these tests move much memory in guests that may be emulated. */
+#define CDM_TIMEOUT		1800
+#define CDM_WAIT		300
+
+#define PAGE_SIZE		((size_t)4096)
+#define NODE_BIT(nid)		(1UL << (nid))
+
+/* Accesses that the compiler leaves as they are */
+#define READ_ONCE(x)		__atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define WRITE_ONCE(x, val)	__atomic_store_n(&(x), val, __ATOMIC_RELAXED)
+
+/* Bits of /proc/kpageflags */
+#define KPF_BIT(nr)		(1UL << (nr))
+#define KPF_LRU			KPF_BIT(5)
+#define KPF_SLAB		KPF_BIT(7)
+#define KPF_BUDDY		KPF_BIT(10)
+#define KPF_ANON		KPF_BIT(12)
+#define KPF_SWAPBACKED		KPF_BIT(14)
+#define KPF_HUGE		KPF_BIT(17)
+#define KPF_NOPAGE		KPF_BIT(20)
+#define KPF_KSM			KPF_BIT(21)
+#define KPF_THP			KPF_BIT(22)
+#define KPF_PGTABLE		KPF_BIT(26)
+
+/* Wait for a condition that another task or the kernel brings about. */
+#define wait_for(cond)							\
+({									\
+	time_t __end = time(NULL) + CDM_WAIT;				\
+	bool __met;							\
+									\
+	while (!(__met = (cond)) && time(NULL) < __end)			\
+		usleep(20000);						\
+	__met;								\
+})
+
+/**
+ * struct device - the memory device under test
+ * @name: PCI address
+ * @start: physical address of its memory
+ * @size: bytes of memory
+ */
+struct device {
+	char name[32];
+	unsigned long start;
+	unsigned long size;
+};
+
+/**
+ * struct node_use - what the device's pages are used for
+ * @total: pages looked at
+ * @used: pages that are not free
+ * @anon: anonymous pages
+ * @file: pages of the page cache
+ * @kernel: slab and page tables
+ * @ksm: KSM pages
+ * @huge: pages of huge folios
+ */
+struct node_use {
+	size_t total;
+	size_t used;
+	size_t anon;
+	size_t file;
+	size_t kernel;
+	size_t ksm;
+	size_t huge;
+};
+
+/* Files of sysfs, procfs, debugfs: 0 or bytes read, else -errno */
+int file_read(const char *path, char *buf, size_t size);
+int file_write(const char *path, const char *text);
+long long file_number(const char *path);
+long long vm_event(const char *name);
+long long node_meminfo(int nid, const char *field);
+unsigned long node_allocations(int nid);
+
+/* Change a setting; settings_restore() brings back what was there first */
+int setting(const char *path, const char *text);
+void settings_restore(void);
+
+/* Nodes */
+unsigned long parse_list(const char *text);
+unsigned long node_list(const char *name);
+int ram_node(int index);
+int run_on_node(int nid);
+
+/* The device and its node */
+bool cdm_control(void);
+const struct device *cdm_device(int index);
+int cdm_node(void);
+int cdm_node_up(const char *caps);
+int cdm_node_down(void);
+int cdm_bind(const char *caps);
+int cdm_unbind(void);
+int cdm_state(int nid, char *buf, size_t size);
+int cdm_unplug(int nid);
+int load_module(const char *name, const char *params);
+int unload_module(const char *name);
+
+/*
+ * Everything outside that a registration may change, as text: compare two of
+ * them to see that a failure has left nothing behind. To be freed.
+ */
+char *cdm_snapshot(void);
+bool cdm_same_snapshot(const char *before, const char *after);
+
+/* Pages. Addresses are base + i * stride for i in [0, nr). */
+void *map_pages(size_t nr);
+int bind_pages(void *addr, size_t nr, int mode, unsigned long nodes,
+	       unsigned int flags);
+void *map_pages_on(size_t nr, int nid);
+void unmap_pages(void *addr, size_t nr);
+void fill_page(void *addr, unsigned long seed);
+bool page_is(const void *addr, unsigned long seed);
+void fill_pages(void *addr, size_t nr, size_t stride, unsigned long seed);
+size_t pages_intact(const void *addr, size_t nr, size_t stride, unsigned long seed);
+int pages_nodes(const void *addr, size_t nr, size_t stride, int *nodes);
+size_t pages_on(const void *addr, size_t nr, size_t stride, int nid);
+int page_node(const void *addr);
+long move_to(void *addr, size_t nr, size_t stride, int nid, int *status);
+size_t count_status(const int *status, size_t nr, int value);
+size_t pages_ksm(const void *addr, size_t nr, size_t stride);
+size_t distinct_pfns(const void *addr, size_t nr, size_t stride);
+int count_vmas(const void *addr, size_t nr);
+int device_use(struct node_use *use);
+int numa_maps_pages(const void *addr, int nid, char *policy, size_t size);
+
+/* Children that die with the test */
+pid_t spawn(int (*fn)(void *arg), void *arg);
+int reap(pid_t pid);
+void kill_and_reap(pid_t pid);
+void *shared_page(void);
+
+/* Agents */
+int ksm_start(const char *merge_across_nodes);
+int ksm_scans(int nr);
+void ksm_stop(void);
+int numab_start(void);
+void drain_lru(void);
+long touch_faults(const char *addr, size_t nr, size_t stride);
+
+#endif /* _CDM_UTIL_H */

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Registration and its errors, by the C interface: what must be refused is
+ * refused with its errno and leaves nothing behind, and the next good one
+ * works. test_modules/cdm_test.c makes the calls.
+ *
+ * This needs two memory devices and two node ids for them, and no driver on
+ * the first one.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cdm_util.h"
+
+#define CALLS		"/sys/kernel/debug/cdm_test"
+#define BLOCK		(128ULL << 20)
+#define NR		((size_t)64)
+
+/* include/linux/cdm.h */
+#define ALLOW_NUMA		0x0001
+#define ALLOW_KSM		0x0002
+#define ALLOW_MIGRATE		0x0008
+#define ALLOW_GUP		0x0010
+#define ALLOW_LONGTERM_PIN	0x0020
+#define ALLOW_PAGECACHE		0x0080
+#define ALLOW_RECLAIM		0x0100
+#define ALLOW_SWAP		0x0200
+#define ALLOW_DEMOTION		0x0400
+#define ALLOW_COMPACTION	0x0800
+#define ALLOW_ALL		0x7fff
+#define COHERENT		0x0001
+#define P2PDMA			0x0002
+#define SCRUBS			0x0004
+
+struct config {
+	unsigned long start;
+	unsigned long size;
+	int nid;
+	unsigned int allow;
+	unsigned int flags;
+};
+
+static int do_register(const struct config *c)
+{
+	char args[128];
+
+	snprintf(args, sizeof(args), "%#lx %#lx %d %#x %#x",
+		 c->start, c->size, c->nid, c->allow, c->flags);
+	return file_write(CALLS "/register", args);
+}
+
+static int do_unregister(int nid)
+{
+	char args[16];
+
+	snprintf(args, sizeof(args), "%d", nid);
+	return file_write(CALLS "/unregister", args);
+}
+
+FIXTURE(registration)
+{
+	struct config good;
+	int nid;
+	char *before;
+};
+
+/* After one registration, since a node that was online before may be gone then */
+FIXTURE_SETUP(registration)
+{
+	const struct device *dev = cdm_device(0);
+
+	ASSERT_NE(NULL, dev);
+	/* One block for the test, one beside it */
+	ASSERT_LE(2 * BLOCK, dev->size);
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(0, load_module("cdm_test", ""));
+
+	self->good = (struct config) {
+		.start = dev->start,
+		.size = BLOCK,
+		.nid = -1,
+		.allow = ALLOW_MIGRATE,
+		.flags = COHERENT,
+	};
+	ASSERT_EQ(0, do_register(&self->good));
+	self->nid = cdm_node();
+	ASSERT_LE(0, self->nid);
+	ASSERT_EQ(0, do_unregister(self->nid));
+	ASSERT_EQ(-1, cdm_node());
+	self->before = cdm_snapshot();
+	ASSERT_NE(NULL, self->before);
+}
+
+FIXTURE_TEARDOWN_PARENT(registration)
+{
+	int nid = cdm_node();
+
+	if (nid >= 0)
+		do_unregister(nid);
+	EXPECT_EQ(0, unload_module("cdm_test"));
+}
+
+/* Nothing is left, and nothing is in the way of the next one */
+#define expect_nothing_left()						\
+do {									\
+	char *after = cdm_snapshot();					\
+									\
+	EXPECT_TRUE(cdm_same_snapshot(self->before, after));		\
+	free(after);							\
+} while (0)
+
+#define expect_refused(error, name, ...)				\
+do {									\
+	struct config bad = self->good;					\
+	int ret;							\
+									\
+	__VA_ARGS__;							\
+	ret = do_register(&bad);					\
+	EXPECT_EQ((error), ret) {					\
+		TH_LOG("%s: %s", name, strerror(-ret));			\
+		if (!ret)						\
+			do_unregister(cdm_node());			\
+	}								\
+	expect_nothing_left();						\
+} while (0)
+
+#define expect_good()							\
+do {									\
+	EXPECT_EQ(0, do_register(&self->good));				\
+	EXPECT_EQ(self->nid, cdm_node());				\
+	EXPECT_EQ(0, do_unregister(self->nid));				\
+	expect_nothing_left();						\
+} while (0)
+
+/* Positive control: its pages are there to be had, and it goes again */
+TEST_F_TIMEOUT(registration, good, CDM_TIMEOUT)
+{
+	static const unsigned int allow[] = { 0, ALLOW_MIGRATE, ALLOW_ALL };
+	char *addr, *while_up;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(allow); i++) {
+		self->good.allow = allow[i];
+		self->good.flags = COHERENT | P2PDMA | (i ? SCRUBS : 0);
+		self->good.nid = i ? self->nid : -1;
+		ASSERT_EQ(0, do_register(&self->good));
+		ASSERT_EQ(self->nid, cdm_node());
+		EXPECT_EQ(NODE_BIT(self->nid), node_list("has_coherent_memory"));
+		while_up = cdm_snapshot();
+		EXPECT_FALSE(cdm_same_snapshot(self->before, while_up));
+		free(while_up);
+
+		addr = map_pages_on(NR, self->nid);
+		ASSERT_NE(NULL, addr);
+		fill_pages(addr, NR, PAGE_SIZE, i);
+		EXPECT_EQ(NR, pages_on(addr, NR, PAGE_SIZE, self->nid));
+		unmap_pages(addr, NR);
+
+		EXPECT_EQ(0, do_unregister(self->nid));
+		expect_nothing_left();
+	}
+}
+
+TEST_F_TIMEOUT(registration, bad_range, CDM_TIMEOUT)
+{
+	expect_refused(-EINVAL, "start between blocks",
+		       bad.start += BLOCK / 2);
+	expect_refused(-EINVAL, "start between pages", bad.start += 2048);
+	expect_refused(-EINVAL, "half a block", bad.size = BLOCK / 2);
+	expect_refused(-EINVAL, "a block and a page", bad.size = BLOCK + 4096);
+	expect_refused(-EINVAL, "nothing", bad.size = 0);
+	expect_refused(-E2BIG, "beyond what can be mapped",
+		       bad.start = 1ULL << 56);
+	expect_refused(-E2BIG, "reaching beyond what can be mapped",
+		       bad.size = 1ULL << 56);
+	expect_refused(-EINVAL, "around the end", bad.size = 0 - BLOCK);
+	/* Ordinary memory, and a hole that some bus decodes */
+	expect_refused(-EBUSY, "memory of the machine", bad.start = BLOCK);
+	expect_good();
+}
+
+TEST_F_TIMEOUT(registration, bad_mask, CDM_TIMEOUT)
+{
+	static const struct {
+		unsigned int allow;
+		const char *name;
+	} rules[] = {
+		{ ALLOW_LONGTERM_PIN, "longterm_pin without gup" },
+		{ ALLOW_NUMA, "numa_balancing without migrate" },
+		{ ALLOW_COMPACTION, "compaction without migrate" },
+		{ ALLOW_PAGECACHE, "pagecache without migrate" },
+		{ ALLOW_DEMOTION | ALLOW_RECLAIM, "demotion without migrate" },
+		{ ALLOW_DEMOTION | ALLOW_MIGRATE, "demotion without reclaim" },
+		{ ALLOW_SWAP, "swap without reclaim" },
+	}, dma[] = {
+		{ ALLOW_GUP, "gup without DMA" },
+		{ ALLOW_GUP | ALLOW_LONGTERM_PIN, "longterm_pin without DMA" },
+		{ ALLOW_SWAP | ALLOW_RECLAIM, "swap without DMA" },
+		{ ALLOW_PAGECACHE | ALLOW_MIGRATE, "pagecache without DMA" },
+	};
+	size_t i;
+	int bit;
+
+	for (bit = 15; bit < 32; bit += 4)
+		expect_refused(-EINVAL, "unknown capability",
+			       bad.allow = 1U << bit);
+	for (i = 0; i < ARRAY_SIZE(rules); i++)
+		expect_refused(-EINVAL, rules[i].name,
+			       bad.allow = rules[i].allow,
+			       bad.flags = COHERENT | P2PDMA);
+	/* The same mask is good with the word that DMA reaches the memory */
+	for (i = 0; i < ARRAY_SIZE(dma); i++)
+		expect_refused(-EINVAL, dma[i].name, bad.allow = dma[i].allow);
+	expect_refused(-EINVAL, "not coherent", bad.flags = 0);
+	expect_refused(-EINVAL, "unknown flag", bad.flags = COHERENT | 1U << 3);
+	expect_refused(-EINVAL, "unknown flag",
+		       bad.flags = COHERENT | 1U << 31);
+
+	expect_good();
+	for (i = 0; i < ARRAY_SIZE(dma); i++) {
+		struct config good = self->good;
+
+		good.allow = dma[i].allow;
+		good.flags = COHERENT | P2PDMA;
+		EXPECT_EQ(0, do_register(&good));
+		EXPECT_EQ(0, do_unregister(cdm_node()));
+	}
+	expect_nothing_left();
+}
+
+/* A node that only CPUs make possible: none may ever be on a device's */
+static int cpu_only_node(void)
+{
+	unsigned long nodes = node_list("possible") & ~node_list("has_memory") &
+			      ~node_list("has_generic_initiator");
+	int nid;
+
+	for (nid = 0; nid < 64; nid++)
+		if (nodes & NODE_BIT(nid))
+			return nid;
+	return -1;
+}
+
+TEST_F_TIMEOUT(registration, bad_node, CDM_TIMEOUT)
+{
+	unsigned long possible = node_list("possible");
+
+	expect_refused(-EBUSY, "node with memory", bad.nid = ram_node(0));
+	expect_refused(-EBUSY, "node with memory", bad.nid = ram_node(1));
+	expect_refused(-EINVAL, "below -1", bad.nid = -2);
+	expect_refused(-EINVAL, "no such node", bad.nid = 1 << 20);
+	ASSERT_EQ(0, possible & NODE_BIT(63));
+	expect_refused(-EINVAL, "impossible node", bad.nid = 63);
+	ASSERT_LE(0, cpu_only_node());
+	expect_refused(-EBUSY, "node with CPUs", bad.nid = cpu_only_node());
+	expect_good();
+}
+
+/* While one is registered: what is its own is not given to another */
+TEST_F_TIMEOUT(registration, twice, CDM_TIMEOUT)
+{
+	const struct device *other = cdm_device(1);
+	struct config bad;
+	char *up, *after;
+	char args[128];
+	int nid = -1, i;
+
+	ASSERT_NE(NULL, other);
+	/* Another node id that would do, to be refused for the range alone */
+	for (i = 0; i < 64 && nid < 0; i++)
+		if (node_list("has_generic_initiator") & NODE_BIT(i) &&
+		    i != self->nid &&
+		    !(node_list("has_coherent_memory") & NODE_BIT(i)))
+			nid = i;
+	ASSERT_LE(0, nid);
+
+	self->good.size = 2 * BLOCK;
+	ASSERT_EQ(0, do_register(&self->good));
+	ASSERT_EQ(self->nid, cdm_node());
+	up = cdm_snapshot();
+
+	EXPECT_EQ(-EBUSY, do_register(&self->good));
+	bad = self->good;
+	bad.nid = self->nid;
+	EXPECT_EQ(-EBUSY, do_register(&bad));
+	/* The node, with memory that nobody has */
+	bad.start = other->start;
+	bad.size = BLOCK;
+	EXPECT_EQ(-EBUSY, do_register(&bad));
+	/* Another node, with memory that somebody has */
+	bad = self->good;
+	bad.nid = nid;
+	EXPECT_EQ(-EBUSY, do_register(&bad));
+	bad.size = BLOCK;
+	EXPECT_EQ(-EBUSY, do_register(&bad));
+	bad.start += BLOCK;
+	EXPECT_EQ(-EBUSY, do_register(&bad));
+	/* What another driver may not add to it */
+	snprintf(args, sizeof(args), "%d %#lx %#llx", self->nid,
+		 other->start, BLOCK);
+	EXPECT_EQ(-EBUSY, file_write(CALLS "/add_memory", args));
+
+	after = cdm_snapshot();
+	EXPECT_TRUE(cdm_same_snapshot(up, after));
+	free(after);
+	free(up);
+
+	EXPECT_EQ(0, do_unregister(self->nid));
+	expect_nothing_left();
+	EXPECT_EQ(-ENODEV, do_unregister(self->nid));
+	EXPECT_EQ(-ENODEV, do_unregister(ram_node(0)));
+	EXPECT_EQ(-ENODEV, do_unregister(-1));
+	EXPECT_EQ(-ENODEV, do_unregister(1 << 20));
+	expect_nothing_left();
+}
+
+/* Whose module has a node stays */
+TEST_F_TIMEOUT(registration, module_stays, CDM_TIMEOUT)
+{
+	ASSERT_EQ(0, do_register(&self->good));
+	EXPECT_EQ(-EAGAIN, unload_module("cdm_test"));
+	EXPECT_EQ(self->nid, cdm_node());
+	EXPECT_EQ(0, do_unregister(self->nid));
+	/* The fixture unloads it */
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The C driver interface of CDM, at the hands of the selftests: each write to
+ * a file in debugfs is one call, and the write fails with the call's errno.
+ *
+ *	cdm_test/register	start size nid allow flags
+ *	cdm_test/unregister	nid
+ *	cdm_test/release	nid
+ *	cdm_test/add_memory	nid start size
+ */
+#include <linux/cdm.h>
+#include <linux/debugfs.h>
+#include <linux/memory_hotplug.h>
+#include <linux/module.h>
+#include <linux/numa.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+static struct dentry *dir;
+
+static int do_register(const char *args)
+{
+	struct cdm_node_config config = { .owner = THIS_MODULE };
+	int nid;
+
+	if (sscanf(args, "%lli %lli %i %i %i", &config.start, &config.size,
+		   &config.nid, &config.allow, &config.flags) != 5)
+		return -EBADMSG;
+	nid = cdm_register_node(&config);
+	return nid < 0 ? nid : 0;
+}
+
+static int do_unregister(const char *args)
+{
+	int nid, ret;
+
+	ret = kstrtoint(strim((char *)args), 0, &nid);
+	return ret ? -EBADMSG : cdm_unregister_node(nid);
+}
+
+static int do_release(const char *args)
+{
+	int nid, ret;
+
+	ret = kstrtoint(strim((char *)args), 0, &nid);
+	if (ret)
+		return -EBADMSG;
+	cdm_release_node(nid);
+	return 0;
+}
+
+/* What another driver would do to a node that is not its own */
+static int do_add_memory(const char *args)
+{
+	u64 start, size;
+	int nid;
+
+	if (sscanf(args, "%i %lli %lli", &nid, &start, &size) != 3)
+		return -EBADMSG;
+	return add_memory(nid, start, size, MHP_NONE);
+}
+
+static ssize_t call(const char __user *ubuf, size_t len,
+		    int (*fn)(const char *args))
+{
+	char *args;
+	int ret;
+
+	args = memdup_user_nul(ubuf, len);
+	if (IS_ERR(args))
+		return PTR_ERR(args);
+	ret = fn(args);
+	kfree(args);
+	return ret ?: len;
+}
+
+#define CDM_TEST_FILE(name)						\
+static ssize_t name##_write(struct file *file, const char __user *ubuf,	\
+			    size_t len, loff_t *pos)			\
+{									\
+	return call(ubuf, len, do_##name);				\
+}									\
+									\
+static const struct file_operations name##_fops = {			\
+	.owner = THIS_MODULE,						\
+	.write = name##_write,						\
+}
+
+CDM_TEST_FILE(register);
+CDM_TEST_FILE(unregister);
+CDM_TEST_FILE(release);
+CDM_TEST_FILE(add_memory);
+
+static int __init cdm_test_init(void)
+{
+	dir = debugfs_create_dir("cdm_test", NULL);
+	debugfs_create_file("register", 0200, dir, NULL, &register_fops);
+	debugfs_create_file("unregister", 0200, dir, NULL, &unregister_fops);
+	debugfs_create_file("release", 0200, dir, NULL, &release_fops);
+	debugfs_create_file("add_memory", 0200, dir, NULL, &add_memory_fops);
+	return 0;
+}
+module_init(cdm_test_init);
+
+static void __exit cdm_test_exit(void)
+{
+	debugfs_remove(dir);
+}
+module_exit(cdm_test_exit);
+
+MODULE_DESCRIPTION("The driver interface of CDM for its selftests");
+MODULE_LICENSE("GPL");
