@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What can be made here: 'make' prints it. The work is done by tools/cdm/*.
+
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+T := tools/cdm
+export KDIR
+
+help:
+	@echo 'CDM: coherent device memory for Linux'
+	@echo
+	@echo '  make run          build the kernel, boot it with a device, tell the story'
+	@echo '  make test         KUnit and kselftests under the debugging kernel'
+	@echo '  make shell        a shell in the guest'
+	@echo "  make vm CMD='...' a command in the guest ($(T)/vm --help: more)"
+	@echo '  make lint         checkpatch, rustfmt, clippy, sparse, kernel-doc, shellcheck'
+	@echo
+	@echo '  make setup        only the toolchain root, in the cache directory'
+	@echo '  make kernel       only the kernels of run and test'
+	@echo '  make refresh      commits made in build/linux, back into patches/'
+	@echo '  make series       the series to mail, in build/series; checked with git am'
+	@echo
+	@echo '  make clean        remove what was built, keep the kernel tree and the cache'
+	@echo '  make distclean    remove build/ and the cache'
+	@echo
+	@echo '  KDIR=DIR          take the source of Linux 7.3 from DIR'
+	@echo '  TESTS="a b"       make test: only these kselftests'
+
+setup:
+	@$(T)/setup
+
+run:
+	@$(T)/run
+
+test: setup
+	@$(T)/kernel test
+	@$(T)/kselftest
+	@$(T)/test $(TESTS)
+
+shell: setup
+	@$(T)/kernel run
+	@$(T)/vm
+
+vm: setup
+	@$(T)/kernel run
+	@$(T)/vm -- sh -c '$(subst ','\'',$(CMD))'
+
+lint: setup
+	@$(T)/lint
+
+kernel: setup
+	@$(T)/kernel run
+	@$(T)/kernel test
+
+refresh: setup
+	@$(T)/refresh
+
+series: setup
+	@$(T)/series
+
+clean:
+	@$(T)/clean
+
+distclean:
+	@$(T)/clean --all
+
+.PHONY: help setup run test shell vm lint kernel refresh series clean distclean
