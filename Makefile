@@ -13,6 +13,7 @@ help:
 	@echo '  make test         KUnit and kselftests under the debugging kernel'
 	@echo '  make shell        a shell in the guest'
 	@echo "  make vm CMD='...' a command in the guest ($(T)/vm --help: more)"
+	@echo '  make objcmp       with CDM=n: is the code of every touched object as it was?'
 	@echo '  make lint         checkpatch, rustfmt, clippy, sparse, kernel-doc, shellcheck'
 	@echo
 	@echo '  make setup        only the toolchain root, in the cache directory'
@@ -48,6 +49,9 @@ vm: setup
 lint: setup
 	@$(T)/lint
 
+objcmp: setup
+	@$(T)/objcmp
+
 kernel: setup
 	@$(T)/kernel run
 	@$(T)/kernel test
@@ -64,4 +68,4 @@ clean:
 distclean:
 	@$(T)/clean --all
 
-.PHONY: help setup run test shell vm lint kernel refresh series clean distclean
+.PHONY: help setup run test shell vm objcmp lint kernel refresh series clean distclean

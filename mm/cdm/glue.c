@@ -525,13 +525,12 @@ static void cdm_memory_remove_work(struct work_struct *work)
 
 	mem->task = current;
 	bitmap_zero(mem->offlined, mem->size / memory_block_size_bytes());
-	timer_setup_on_stack(&mem->timer, cdm_leave_expired, 0);
+	timer_setup(&mem->timer, cdm_leave_expired, 0);
 	mod_timer(&mem->timer, mem->deadline);
 
 	mem->ret = cdm_offline_until(mem);
 
 	timer_delete_sync(&mem->timer);
-	timer_destroy_on_stack(&mem->timer);
 	clear_notify_signal();
 
 	if (!mem->ret) {

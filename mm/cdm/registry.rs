@@ -388,7 +388,15 @@ pub(crate) fn unplug(nid: i32, dir: *const bindings::cdm_dir) -> Result {
 }
 
 /// Takes a node away for a driver that goes in any case.
+///
+/// While the administrator is at it, this waits: when the driver is gone its device may be switched
+/// off, and if the administrator fails it is the driver's turn.
 pub(crate) fn release(nid: i32) {
+    const STEP_MS: u32 = 10;
+
+    // SAFETY: It reads a variable.
+    let mut patience_ms = unsafe { bindings::cdm_leave_timeout() }.saturating_mul(2);
+
     loop {
         match begin_leave(nid, By::Driver, core::ptr::null()) {
             Ok(Some(node)) => {
@@ -396,9 +404,15 @@ pub(crate) fn release(nid: i32) {
                 let _ = try_leave(nid, node, By::Driver, Handle::Abandon);
                 return;
             }
-            // The administrator is at it. If it has just failed, it is the driver's turn.
-            Err(EBUSY) if abandon(nid) => return wait_for_other(nid),
-            Err(EBUSY) => (),
+            Err(EBUSY) if patience_ms == 0 => {
+                if abandon(nid) {
+                    return;
+                }
+            }
+            Err(EBUSY) => {
+                fsleep(Delta::from_millis(STEP_MS.into()));
+                patience_ms = patience_ms.saturating_sub(STEP_MS);
+            }
             Ok(None) | Err(_) => return,
         }
     }
@@ -412,27 +426,5 @@ fn abandon(nid: i32) -> bool {
             true
         }
         _ => false,
-    }
-}
-
-/// Waits until nobody works on a node, for as long as that may take: when the driver is gone, its
-/// device may be switched off.
-fn wait_for_other(nid: i32) {
-    const STEP_MS: u32 = 10;
-
-    // SAFETY: It reads a variable.
-    let bound_ms = unsafe { bindings::cdm_leave_timeout() }.saturating_mul(2);
-    let mut waited_ms = 0;
-
-    while waited_ms < bound_ms {
-        if !REGISTRY
-            .lock()
-            .find(nid)
-            .is_some_and(|entry| entry.life.is_busy())
-        {
-            return;
-        }
-        fsleep(Delta::from_millis(STEP_MS.into()));
-        waited_ms += STEP_MS;
     }
 }

@@ -83,15 +83,21 @@ enter_toolchain() {
 	fi
 }
 
-# locked FILE COMMAND...: one at a time among all that name this file
+# locked [-s] FILE COMMAND...: one at a time among all that name this file; with
+# -s, beside others that have -s
 locked() {
-	local lock=$1
+	local mode=-x lock
+	if [ "$1" = -s ]; then
+		mode=-s
+		shift
+	fi
+	lock=$1
 	shift
 	mkdir -p "$(dirname "$lock")"
 	(
-		flock -n 9 || {
-			stage "waiting for another run that holds $lock"
-			flock 9
+		flock -n $mode 9 || {
+			stage "waiting for whoever holds $lock"
+			flock $mode 9
 		}
 		"$@" 9>&-
 	) 9>"$lock"

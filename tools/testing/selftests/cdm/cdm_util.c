@@ -29,8 +29,8 @@
 #define BATCH		((size_t)1024)
 
 /* /proc/self/pagemap */
-#define PM_PRESENT	(1UL << 63)
-#define PM_PFN		((1UL << 55) - 1)
+#define PM_PRESENT	0x8000000000000000UL
+#define PM_PFN		0x007fffffffffffffUL
 
 int file_read(const char *path, char *buf, size_t size)
 {
@@ -311,27 +311,33 @@ static int device_parse(struct device *dev, const char *name)
 	return 0;
 }
 
-/* The index-th memory device, in the order of their PCI addresses */
-const struct device *cdm_device(int index)
+static struct device devices[8];
+
+static int nr_devices(void)
 {
-	static struct device device[8];
 	static int nr = -1;
 	struct dirent **list;
 	int i, nr_list;
 
-	if (nr < 0) {
-		nr = 0;
-		nr_list = scandir(PCI_SYSFS, &list, NULL, alphasort);
-		for (i = 0; i < nr_list; i++) {
-			if (nr < 8 && !device_parse(&device[nr], list[i]->d_name))
-				nr++;
-			free(list[i]);
-		}
-		if (nr_list >= 0)
-			free(list);
+	if (nr >= 0)
+		return nr;
+	nr = 0;
+	nr_list = scandir(PCI_SYSFS, &list, NULL, alphasort);
+	for (i = 0; i < nr_list; i++) {
+		if (nr < 8 && !device_parse(&devices[nr], list[i]->d_name))
+			nr++;
+		free(list[i]);
 	}
-	if (index < nr)
-		return &device[index];
+	if (nr_list >= 0)
+		free(list);
+	return nr;
+}
+
+/* The index-th memory device, in the order of their PCI addresses */
+const struct device *cdm_device(int index)
+{
+	if (index < nr_devices())
+		return &devices[index];
 	ksft_print_msg("no memory device %d (PCI 1af4:1110)\n", index);
 	return NULL;
 }
@@ -432,11 +438,28 @@ int unload_module(const char *name)
 	return 0;
 }
 
+/* Whether the driver has the device */
+static bool driver_has(const struct device *dev)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DRIVER_SYSFS "/%s", dev->name);
+	return !access(path, F_OK);
+}
+
+/* The driver takes all devices that it finds; the others are for the tests. */
 static int driver_load(void)
 {
+	int i, ret;
+
 	if (!access(DRIVER_SYSFS, F_OK))
 		return 0;
-	return load_module("cdm_ivshmem", "caps=none");
+	ret = load_module("cdm_ivshmem", "caps=none");
+	for (i = 1; !ret && i < nr_devices(); i++)
+		if (driver_has(cdm_device(i)))
+			ret = file_write(DRIVER_SYSFS "/unbind",
+					 cdm_device(i)->name);
+	return ret;
 }
 
 static bool word_in(const char *word, const char *list)
@@ -489,12 +512,10 @@ int cdm_bind(const char *caps)
 int cdm_unbind(void)
 {
 	const struct device *dev = cdm_device(0);
-	char path[PATH_MAX];
 
 	if (!dev)
 		return -ENODEV;
-	snprintf(path, sizeof(path), DRIVER_SYSFS "/%s", dev->name);
-	if (access(path, F_OK))
+	if (!driver_has(dev))
 		return 0;
 	return file_write(DRIVER_SYSFS "/unbind", dev->name);
 }

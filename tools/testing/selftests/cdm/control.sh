@@ -13,14 +13,13 @@ if [ -e /sys/kernel/mm/cdm ]; then
 fi
 
 bad=0
-for test in "${@:-migrate ksm numa_balancing mixed_vma isolation placement}"; do
-	for program in $test; do
-		CDM_CONTROL=1 ./"$program" 2>&1 | tee "/tmp/control.$program" |
-			grep '^#'
-	done
+[ $# -gt 0 ] || set -- migrate ksm numa_balancing mixed_vma isolation placement
+rm -f /tmp/control.*
+for program; do
+	CDM_CONTROL=1 ./"$program" 2>&1 | tee "/tmp/control.$program" | grep '^#'
 done
 for log in /tmp/control.*; do
-	while read -r result number name; do
+	while read -r result _ name; do
 		case $result-$name in
 		ok-*denied*)
 			echo "PASSES WITHOUT CDM: ${log##*.}: $name"

@@ -100,13 +100,12 @@ static int with_failure(unsigned long nth, const char *name, const char *args,
 			bool *injected)
 {
 	char text[32];
-	int ret, fd_free;
+	int ret;
 
-	/* Whatever libc needs, it has before */
 	snprintf(text, sizeof(text), "%lu", nth);
-	fd_free = file_write(FAIL_NTH, text);
-	if (fd_free)
-		return fd_free;
+	ret = file_write(FAIL_NTH, text);
+	if (ret)
+		return ret;
 	ret = call(name, args);
 	/* What is left of the count: 0 if it has come to that allocation */
 	*injected = file_number(FAIL_NTH) == 0;

@@ -343,6 +343,12 @@ static int mover(void *arg)
 		/* Written: from now on these are no KSM pages, for a while */
 		for (i = 0; i < NR; i++)
 			fill_page(addr + i * PAGE_SIZE, SAME);
+		/* In every other round they may have become some again */
+		for (i = 0; i < 100 && m->rounds % 2; i++) {
+			if (pages_ksm(addr, NR, PAGE_SIZE))
+				break;
+			usleep(1000);
+		}
 		if (move_to(addr, NR, PAGE_SIZE, m->nid, NULL) < 0)
 			return 2;
 		m->in += pages_on(addr, NR, PAGE_SIZE, m->nid);
@@ -385,11 +391,12 @@ TEST_F_TIMEOUT(ksm, move_in_races_with_merge, CDM_TIMEOUT)
 	self->child = spawn(mover, m);
 	ASSERT_LT(0, self->child);
 	ASSERT_TRUE(wait_for(m->ready));
-	while (m->rounds < 50) {
+	while (m->rounds < 20) {
 		ASSERT_EQ(0, device_use(&use));
 		ksm += use.ksm;
 		seen += use.anon;
 		ASSERT_EQ(0, waitpid(self->child, NULL, WNOHANG));
+		usleep(50000);
 	}
 	/* Positive controls: pages did move in, and were seen there */
 	EXPECT_LT(0, m->in);

@@ -8,6 +8,7 @@
  * the first one.
  */
 #include <errno.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,7 @@ FIXTURE_TEARDOWN_PARENT(registration)
 
 	if (nid >= 0)
 		do_unregister(nid);
+	settings_restore();
 	EXPECT_EQ(0, unload_module("cdm_test"));
 }
 
@@ -177,8 +179,7 @@ TEST_F_TIMEOUT(registration, bad_range, CDM_TIMEOUT)
 		       bad.start = 1ULL << 56);
 	expect_refused(-E2BIG, "reaching beyond what can be mapped",
 		       bad.size = 1ULL << 56);
-	expect_refused(-EINVAL, "around the end", bad.size = 0 - BLOCK);
-	/* Ordinary memory, and a hole that some bus decodes */
+	expect_refused(-E2BIG, "around the end", bad.size = 0 - BLOCK);
 	expect_refused(-EBUSY, "memory of the machine", bad.start = BLOCK);
 	expect_good();
 }
@@ -232,32 +233,63 @@ TEST_F_TIMEOUT(registration, bad_mask, CDM_TIMEOUT)
 	expect_nothing_left();
 }
 
-/* A node that only CPUs make possible: none may ever be on a device's */
-static int cpu_only_node(void)
+TEST_F_TIMEOUT(registration, bad_node, CDM_TIMEOUT)
 {
-	unsigned long nodes = node_list("possible") & ~node_list("has_memory") &
-			      ~node_list("has_generic_initiator");
+	expect_refused(-EINVAL, "node with CPUs", bad.nid = ram_node(0));
+	expect_refused(-EINVAL, "node with CPUs", bad.nid = ram_node(1));
+	expect_refused(-EINVAL, "below -1", bad.nid = -2);
+	expect_refused(-EINVAL, "no such node", bad.nid = 1 << 20);
+	ASSERT_EQ(0, node_list("possible") & NODE_BIT(63));
+	expect_refused(-EINVAL, "impossible node", bad.nid = 63);
+	expect_good();
+}
+
+/* A node id that firmware has for a device, beside the first one */
+static int spare_node(int except)
+{
+	unsigned long nodes = node_list("has_generic_initiator") &
+			      ~node_list("has_coherent_memory") &
+			      ~node_list("has_memory");
 	int nid;
 
 	for (nid = 0; nid < 64; nid++)
-		if (nodes & NODE_BIT(nid))
+		if (nodes & NODE_BIT(nid) && nid != except)
 			return nid;
 	return -1;
 }
 
-TEST_F_TIMEOUT(registration, bad_node, CDM_TIMEOUT)
+/* A node with memory and no CPU: dax/kmem makes one of the second device */
+TEST_F_TIMEOUT(registration, node_with_memory, CDM_TIMEOUT)
 {
-	unsigned long possible = node_list("possible");
+	const struct device *dev = cdm_device(0);
+	int nid = spare_node(self->nid);
+	char path[128], param[32];
+	glob_t kmem;
 
-	expect_refused(-EBUSY, "node with memory", bad.nid = ram_node(0));
-	expect_refused(-EBUSY, "node with memory", bad.nid = ram_node(1));
-	expect_refused(-EINVAL, "below -1", bad.nid = -2);
-	expect_refused(-EINVAL, "no such node", bad.nid = 1 << 20);
-	ASSERT_EQ(0, possible & NODE_BIT(63));
-	expect_refused(-EINVAL, "impossible node", bad.nid = 63);
-	ASSERT_LE(0, cpu_only_node());
-	expect_refused(-EBUSY, "node with CPUs", bad.nid = cpu_only_node());
+	ASSERT_NE(NULL, cdm_device(1));
+	ASSERT_LE(0, nid);
+	snprintf(param, sizeof(param), "nid=%d", nid);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver_override",
+		 dev->name);
+	ASSERT_EQ(0, setting(MEMORY_SYSFS "/auto_online_blocks",
+			     "online_movable"));
+	/* Only the second device is for it */
+	ASSERT_EQ(0, file_write(path, "cdm_ivshmem"));
+	EXPECT_EQ(0, load_module("dax_ivshmem", param));
+	EXPECT_EQ(0, file_write(path, "\n"));
+	ASSERT_TRUE(wait_for(node_list("has_memory") & NODE_BIT(nid)));
+	free(self->before);
+	self->before = cdm_snapshot();
+
+	expect_refused(-EBUSY, "node with memory", bad.nid = nid);
 	expect_good();
+
+	ASSERT_EQ(0, glob("/sys/bus/dax/devices/*/state", 0, NULL, &kmem));
+	EXPECT_EQ(1, kmem.gl_pathc);
+	EXPECT_EQ(0, file_write(kmem.gl_pathv[0], "unplugged"));
+	globfree(&kmem);
+	EXPECT_EQ(0, node_list("has_memory") & NODE_BIT(nid));
+	EXPECT_EQ(0, unload_module("dax_ivshmem"));
 }
 
 /* While one is registered: what is its own is not given to another */
@@ -267,15 +299,10 @@ TEST_F_TIMEOUT(registration, twice, CDM_TIMEOUT)
 	struct config bad;
 	char *up, *after;
 	char args[128];
-	int nid = -1, i;
+	int nid = spare_node(self->nid);
 
 	ASSERT_NE(NULL, other);
-	/* Another node id that would do, to be refused for the range alone */
-	for (i = 0; i < 64 && nid < 0; i++)
-		if (node_list("has_generic_initiator") & NODE_BIT(i) &&
-		    i != self->nid &&
-		    !(node_list("has_coherent_memory") & NODE_BIT(i)))
-			nid = i;
+	/* A node id that would do, to be refused for the range alone */
 	ASSERT_LE(0, nid);
 
 	self->good.size = 2 * BLOCK;
