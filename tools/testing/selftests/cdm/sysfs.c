@@ -71,7 +71,6 @@ TEST_F_TIMEOUT(sysfs, refused_caps, CDM_TIMEOUT)
 		"numa_balancing",	/* needs migrate */
 		"swap",			/* needs reclaim */
 		"no_such_capability",
-		"ksm,,",
 	};
 	size_t i;
 
