@@ -81,6 +81,7 @@ TEST_F_TIMEOUT(inherit, fork_of_mbind, CDM_TIMEOUT)
 	f->addr = map_pages_on(2 * NR, self->nid);
 	ASSERT_NE(NULL, f->addr);
 	fill_pages(f->addr, NR, PAGE_SIZE, SEED);
+	drain_lru();
 	ASSERT_EQ(0, device_use(&before));
 
 	EXPECT_EQ(0, reap(spawn(heir, f)));
@@ -91,6 +92,7 @@ TEST_F_TIMEOUT(inherit, fork_of_mbind, CDM_TIMEOUT)
 	EXPECT_EQ(NR, pages_intact(f->addr, NR, PAGE_SIZE, SEED));
 
 	/* And what the child had is free again */
+	drain_lru();
 	ASSERT_EQ(0, device_use(&use));
 	EXPECT_EQ(before.anon, use.anon);
 }
