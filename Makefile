@@ -19,6 +19,7 @@ help:
 	@echo '  make setup        only the toolchain root, in the cache directory'
 	@echo '  make kernel       only the kernels of run and test'
 	@echo '  make refresh      commits made in build/linux, back into patches/'
+	@echo '  make steps        compile after each commit of the series, with CDM=y and =n'
 	@echo '  make series       the series to mail, in build/series; checked with git am'
 	@echo
 	@echo '  make clean        remove what was built, keep the kernel tree and the cache'
@@ -59,6 +60,9 @@ kernel: setup
 refresh: setup
 	@$(T)/refresh
 
+steps: setup
+	@$(T)/steps
+
 series: setup
 	@$(T)/series
 
@@ -68,4 +72,4 @@ clean:
 distclean:
 	@$(T)/clean --all
 
-.PHONY: help setup run test shell vm objcmp lint kernel refresh series clean distclean
+.PHONY: help setup run test shell vm objcmp lint kernel refresh steps series clean distclean

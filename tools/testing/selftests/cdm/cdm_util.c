@@ -447,7 +447,7 @@ static bool driver_has(const struct device *dev)
 	return !access(path, F_OK);
 }
 
-/* The driver takes all devices that it finds; the others are for the tests. */
+/* The driver takes all devices that it finds; the tests say which and how. */
 static int driver_load(void)
 {
 	int i, ret;
@@ -455,7 +455,7 @@ static int driver_load(void)
 	if (!access(DRIVER_SYSFS, F_OK))
 		return 0;
 	ret = load_module("cdm_ivshmem", "caps=none");
-	for (i = 1; !ret && i < nr_devices(); i++)
+	for (i = 0; !ret && i < nr_devices(); i++)
 		if (driver_has(cdm_device(i)))
 			ret = file_write(DRIVER_SYSFS "/unbind",
 					 cdm_device(i)->name);

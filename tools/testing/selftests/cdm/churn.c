@@ -19,7 +19,7 @@
 
 #define CALLS		"/sys/kernel/debug/cdm_test"
 #define BLOCK		(128ULL << 20)
-#define NR		((size_t)256)
+#define NR		((size_t)64)
 #define NR_TASKS	2
 
 struct progress {
@@ -60,8 +60,8 @@ static int call_register(void)
 {
 	char args[128];
 
-	/* The node id stays the same; capability migrate; coherent */
-	snprintf(args, sizeof(args), "%#lx %#llx -1 0x8 0x1",
+	/* Any node id; migrate; coherent, and not to be erased, to save time */
+	snprintf(args, sizeof(args), "%#lx %#llx -1 0x8 0x5",
 		 cdm_device(0)->start, BLOCK);
 	return file_write(CALLS "/register", args);
 }

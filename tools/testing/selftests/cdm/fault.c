@@ -113,10 +113,10 @@ static int with_failure(unsigned long nth, const char *name, const char *args,
 	return ret;
 }
 
-/* All of the first ones, where the steps are; then ever fewer of the many pages */
-static unsigned long next_nth(unsigned long nth)
+/* All of the first ones, then ever fewer of the many that are alike */
+static unsigned long next_nth(unsigned long nth, unsigned long all)
 {
-	return nth < 120 ? nth + 1 : nth + nth / 8;
+	return nth < all ? nth + 1 : nth + nth / 8;
 }
 
 TEST_F_TIMEOUT(fault, allocations_of_register, CDM_TIMEOUT)
@@ -126,7 +126,7 @@ TEST_F_TIMEOUT(fault, allocations_of_register, CDM_TIMEOUT)
 	char *after;
 	int ret;
 
-	for (nth = 1; nth < 1000000; nth = next_nth(nth)) {
+	for (nth = 1; nth < 1000000; nth = next_nth(nth, 60)) {
 		ret = with_failure(nth, "register", self->args, &injected);
 		if (!ret) {
 			/* Either nothing failed, or it was not needed */
@@ -169,7 +169,7 @@ TEST_F_TIMEOUT(fault, allocations_of_unregister, CDM_TIMEOUT)
 	fill_pages(addr, NR, PAGE_SIZE, 7);
 
 	snprintf(number, sizeof(number), "%d", self->nid);
-	for (nth = 1; nth < 1000000; nth = next_nth(nth)) {
+	for (nth = 1; nth < 1000000; nth = next_nth(nth, 24)) {
 		ret = with_failure(nth, "unregister", number, &injected);
 		ASSERT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, 7));
 		if (ret) {
