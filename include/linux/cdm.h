@@ -92,6 +92,7 @@ DECLARE_STATIC_KEY_FALSE(cdm_enabled_key);
  * cdm_enabled - is there a CDM node?
  *
  * Context: Any. A nop in the instruction stream while there is none.
+ * Return: true if there is.
  */
 static __always_inline bool cdm_enabled(void)
 {
@@ -103,6 +104,7 @@ static __always_inline bool cdm_enabled(void)
  * @nid: a valid node id
  *
  * Context: Any.
+ * Return: true from before its first page exists until after the last has gone.
  */
 static __always_inline bool node_is_cdm(int nid)
 {
@@ -114,7 +116,8 @@ static __always_inline bool node_is_cdm(int nid)
  * @nid: a valid node id
  * @cap: one CDM_ALLOW_* bit; of several, all must be allowed
  *
- * Context: Any. True for every ordinary node.
+ * Context: Any.
+ * Return: true if it does, as every ordinary node does.
  */
 static __always_inline bool node_allows(int nid, u32 cap)
 {
@@ -128,6 +131,7 @@ static __always_inline bool node_allows(int nid, u32 cap)
  * @cap: CDM_ALLOW_* bit
  *
  * Context: Any.
+ * Return: true if its node allows it.
  */
 static __always_inline bool folio_node_allows(const struct folio *folio, u32 cap)
 {
@@ -141,6 +145,7 @@ static __always_inline bool folio_node_allows(const struct folio *folio, u32 cap
  * @cap: CDM_ALLOW_* bit
  *
  * Context: Any.
+ * Return: true if its node allows it.
  */
 static __always_inline bool page_node_allows(const struct page *page, u32 cap)
 {
@@ -152,7 +157,8 @@ static __always_inline bool page_node_allows(const struct page *page, u32 cap)
  * node_is_nameable - may a task name this node as a place for its pages?
  * @nid: a valid node id
  *
- * Context: Any. False for ordinary nodes, which have rules of their own.
+ * Context: Any.
+ * Return: true if it may; false for ordinary nodes, which have rules of their own.
  */
 static __always_inline bool node_is_nameable(int nid)
 {

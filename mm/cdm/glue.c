@@ -176,6 +176,7 @@ u32 cdm_nid_facts(int nid)
  * firmware marks the window of all BARs uncached, the hypervisor maps RAM.
  *
  * Context: Any.
+ * Return: true if they do, as far as the machine says.
  */
 bool cdm_range_is_write_back(u64 start, u64 size)
 {
@@ -283,7 +284,7 @@ static int cdm_hotplug_lock_until(unsigned long deadline)
 	while (!trylock_device_hotplug()) {
 		if (time_after_eq(jiffies, deadline))
 			return -EBUSY;
-		msleep(5);
+		msleep(20);
 	}
 	return 0;
 }
@@ -776,6 +777,7 @@ static ssize_t state_store(struct kobject *kobj, struct kobj_attribute *attr,
 
 	return ret ?: count;
 }
+
 static struct kobj_attribute state_attr = __ATTR_RW(state);
 
 static struct attribute *cdm_dir_attrs[] = {
@@ -844,6 +846,7 @@ static ssize_t capabilities_show(struct kobject *kobj,
 {
 	return cdm_core_emit_caps(0, buf);
 }
+
 static struct kobj_attribute capabilities_attr = __ATTR_RO(capabilities);
 
 static ssize_t leave_timeout_ms_show(struct kobject *kobj,
@@ -868,6 +871,7 @@ static ssize_t leave_timeout_ms_store(struct kobject *kobj,
 	WRITE_ONCE(cdm_leave_timeout_ms, ms);
 	return count;
 }
+
 static struct kobj_attribute leave_timeout_ms_attr = __ATTR_RW(leave_timeout_ms);
 
 static struct attribute *cdm_attrs[] = {

@@ -14,11 +14,11 @@ struct cdm_memory;
 struct resource;
 
 /* What is known about a node id, see cdm_nid_facts(). */
-#define CDM_NID_POSSIBLE	(1U << 0)
-#define CDM_NID_ONLINE		(1U << 1)
-#define CDM_NID_HAS_MEMORY	(1U << 2)
-#define CDM_NID_HAS_CPUS	(1U << 3)
-#define CDM_NID_INITIATOR	(1U << 4)
+#define CDM_NID_POSSIBLE	0x01
+#define CDM_NID_ONLINE		0x02
+#define CDM_NID_HAS_MEMORY	0x04
+#define CDM_NID_HAS_CPUS	0x08
+#define CDM_NID_INITIATOR	0x10
 
 /* Who uses the pages of a node, in pages, see cdm_memory_count_users(). */
 struct cdm_users {

@@ -152,8 +152,8 @@ impl<'a> Node<'a> {
     ///
     /// Returns, beside what memory hotplug says, and with a line in the log:
     ///
-    /// - [`EINVAL`] if the BAR is not memory, is not made of whole memory blocks, or its memory type
-    ///   is not write-back; if `config` breaks a rule, or asks for a node id that cannot be.
+    /// - [`EINVAL`] if the BAR is not memory, is not made of whole memory blocks, or its memory
+    ///   type is not write-back; if `config` breaks a rule, or asks for a node id that cannot be.
     /// - [`EBUSY`] if the BAR or the node id is in use.
     /// - [`E2BIG`] if memory cannot have these addresses.
     /// - [`ENOSPC`] if no node id is free.
@@ -226,8 +226,8 @@ impl<'a> Node<'a> {
     ///
     /// May sleep, for as long as `/sys/kernel/mm/cdm/leave_timeout_ms` says.
     ///
-    /// Returns [`EBUSY`] if somebody holds on to a page; the log says who. The node is live then, as
-    /// before; pages that had already moved stay in ordinary memory.
+    /// Returns [`EBUSY`] if somebody holds on to a page; the log says who. The node is live then,
+    /// as before; pages that had already moved stay in ordinary memory.
     pub fn leave(self) -> Result<(), (Self, Error)> {
         // SAFETY: By the type invariant the node is this driver's.
         match to_result(unsafe { bindings::cdm_unregister_node(self.nid) }) {

@@ -56,11 +56,12 @@ FIXTURE_SETUP(fault)
 	};
 	size_t i;
 
+	/* Two blocks: one may be there when the other fails */
+	ASSERT_LE(2 * BLOCK, cdm_device(0)->size);
 	ASSERT_EQ(0, cdm_node_down());
 	ASSERT_EQ(0, load_module("cdm_test", ""));
 	for (i = 0; i < ARRAY_SIZE(injector); i++)
 		ASSERT_EQ(0, setting(injector[i][0], injector[i][1]));
-	/* Two blocks: one may be there when the other fails */
 	snprintf(self->args, sizeof(self->args), "%#lx %#llx -1 0x8 0x1",
 		 cdm_device(0)->start, 2 * BLOCK);
 	ASSERT_EQ(0, call("register", self->args));
