@@ -265,8 +265,7 @@ static int hog_ram(void)
 		die("fork");
 	after = served();
 	printf("    A hog touched %lu MiB, filled RAM and swap, and was %s.\n",
-	       *eaten / MIB, WIFSIGNALED(status) ? "killed" :
-						    "not killed");
+	       *eaten / MIB, WIFSIGNALED(status) ? "killed" : "not killed");
 	printf("    Node %d had %ld MiB free meanwhile and served %ld allocations.\n",
 	       nid, node_number(nid, "meminfo", "MemFree") / 1024, after - before);
 	return !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&

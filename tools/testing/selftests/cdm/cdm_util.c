@@ -109,11 +109,13 @@ long long vm_event(const char *name)
 	return find_number("/proc/vmstat", name);
 }
 
-/* A line of nodeN/meminfo, in kB */
+/* A line of nodeN/meminfo, in kB, with what the CPUs have not yet added to it */
 long long node_meminfo(int nid, const char *field)
 {
 	char path[PATH_MAX];
 
+	if (file_write("/proc/sys/vm/stat_refresh", "1"))
+		return -1;
 	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/meminfo", nid);
 	return find_number(path, field);
 }
