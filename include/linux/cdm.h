@@ -13,6 +13,7 @@
 #include <linux/jump_label.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
+#include <linux/page-isolation.h>
 #include <linux/sched.h>
 #include <linux/types.h>
 
@@ -43,6 +44,14 @@
 #define CDM_NODE_P2PDMA		0x2	/* other devices reach it by DMA */
 #define CDM_NODE_SCRUBS		0x4	/* the driver erases it after the node has gone */
 #define CDM_NODE_FLAGS_ALL	(CDM_NODE_COHERENT | CDM_NODE_P2PDMA | CDM_NODE_SCRUBS)
+
+/* What happens to a node, in the tracepoint cdm:cdm_node and in uevents. */
+#define CDM_EVENT_REGISTER		1
+#define CDM_EVENT_ADOPT			2	/* its driver came back */
+#define CDM_EVENT_UNREGISTER		3
+#define CDM_EVENT_ORPHAN		4	/* its driver went, and it could not */
+#define CDM_EVENT_REGISTER_FAILED	5
+#define CDM_EVENT_UNREGISTER_FAILED	6
 
 struct attribute_group;
 struct device;
@@ -84,6 +93,17 @@ extern nodemask_t cdm_nodes;
  */
 extern nodemask_t cdm_nameable_nodes;
 
+/*
+ * For get_user_pages() and its kin, beside the FOLL_* of mm_types.h: the page is
+ * for the CPU alone and the reference goes with the call, to copy from or to the
+ * page or to look at it. What a node says about CDM_ALLOW_GUP does not matter.
+ */
+#ifdef CONFIG_CDM
+#define FOLL_CPU_ONLY		(1 << 13)
+#else
+#define FOLL_CPU_ONLY		0
+#endif
+
 #ifdef CONFIG_CDM
 
 DECLARE_STATIC_KEY_FALSE(cdm_enabled_key);
@@ -111,10 +131,18 @@ static __always_inline bool node_is_cdm(int nid)
 	return cdm_enabled() && node_isset(nid, cdm_nodes);
 }
 
+/* A refusal is counted and traced out of line; mm/cdm/denied.c. */
+void __cold cdm_folio_denied(const struct folio *folio, u32 cap);
+void __cold cdm_page_denied(const struct page *page, u32 cap);
+void __cold cdm_node_denied(int nid, u32 cap);
+
 /**
  * node_allows - does this node's driver allow a use of its pages?
  * @nid: a valid node id
  * @cap: one CDM_ALLOW_* bit; of several, all must be allowed
+ *
+ * A question without a consequence: who refuses something for the answer says
+ * so with cdm_note_denied().
  *
  * Context: Any.
  * Return: true if it does, as every ordinary node does.
@@ -125,32 +153,91 @@ static __always_inline bool node_allows(int nid, u32 cap)
 }
 
 /**
+ * cdm_note_denied - count and trace a refusal that node_allows() decided
+ * @nid: the node that was asked
+ * @cap: the CDM_ALLOW_* bits that were asked for; those that it denies count
+ *
+ * folio_node_allows() and page_node_allows() do that themselves.
+ *
+ * Context: Any.
+ */
+static __always_inline void cdm_note_denied(int nid, u32 cap)
+{
+	u32 denied;
+
+	if (!cdm_enabled())
+		return;
+	denied = READ_ONCE(cdm_node_deny[nid]) & cap;
+	if (denied) {
+		cdm_node_denied(nid, denied);
+		/* No tail call: its return address tells who asked. */
+		barrier();
+	}
+}
+
+/**
  * folio_node_allows - may the kernel do this with the folio, where it lives?
  * @folio: a folio that cannot change its node or go away meanwhile: referenced,
  *         isolated, locked, or mapped under the page table lock
- * @cap: CDM_ALLOW_* bit
+ * @cap: CDM_ALLOW_* bit; of several, all must be allowed
+ *
+ * For whoever is about to do it: a refusal is counted and traced.
  *
  * Context: Any.
  * Return: true if its node allows it.
  */
 static __always_inline bool folio_node_allows(const struct folio *folio, u32 cap)
 {
-	return !cdm_enabled() ||
-	       !(READ_ONCE(cdm_node_deny[folio_nid(folio)]) & cap);
+	u32 denied;
+
+	if (!cdm_enabled())
+		return true;
+	denied = READ_ONCE(cdm_node_deny[folio_nid(folio)]) & cap;
+	if (likely(!denied))
+		return true;
+	cdm_folio_denied(folio, denied);
+	barrier();
+	return false;
 }
 
 /**
  * page_node_allows - folio_node_allows() for a page
  * @page: see folio_node_allows()
- * @cap: CDM_ALLOW_* bit
+ * @cap: CDM_ALLOW_* bit; of several, all must be allowed
  *
  * Context: Any.
  * Return: true if its node allows it.
  */
 static __always_inline bool page_node_allows(const struct page *page, u32 cap)
 {
-	return !cdm_enabled() ||
-	       !(READ_ONCE(cdm_node_deny[page_to_nid(page)]) & cap);
+	u32 denied;
+
+	if (!cdm_enabled())
+		return true;
+	denied = READ_ONCE(cdm_node_deny[page_to_nid(page)]) & cap;
+	if (likely(!denied))
+		return true;
+	cdm_page_denied(page, denied);
+	barrier();
+	return false;
+}
+
+/**
+ * folio_may_stay_pinned - may it be pinned where it is for as long as it takes?
+ * @folio: a folio that is pinned, or mapped and cannot go away meanwhile
+ *
+ * folio_is_longterm_pinnable(), but for the folios of a device's node, which are
+ * movable for its driver's sake: the driver decides whether that goes first.
+ *
+ * Context: Any.
+ * Return: true if it may.
+ */
+static inline bool folio_may_stay_pinned(struct folio *folio)
+{
+	if (node_is_cdm(folio_nid(folio)))
+		return !is_migrate_isolate(folio_migratetype(folio)) &&
+		       folio_node_allows(folio, CDM_ALLOW_LONGTERM_PIN);
+	return folio_is_longterm_pinnable(folio);
 }
 
 /**
@@ -205,6 +292,9 @@ extern const struct attribute_group cdm_node_attr_group;
 /* For mm/memory_hotplug.c: memory that the core itself does not add is refused. */
 bool cdm_may_add_memory(int nid, u64 start, u64 size);
 
+/* For mm/oom_kill.c: the nodes that did not count. */
+void cdm_report_oom(void);
+
 /* The driver interface, mm/cdm/; see Documentation/driver-api/cdm.rst. */
 int cdm_register_node(const struct cdm_node_config *config);
 int cdm_unregister_node(int nid);
@@ -227,6 +317,10 @@ static __always_inline bool node_allows(int nid, u32 cap)
 	return true;
 }
 
+static __always_inline void cdm_note_denied(int nid, u32 cap)
+{
+}
+
 static __always_inline bool folio_node_allows(const struct folio *folio, u32 cap)
 {
 	return true;
@@ -235,6 +329,11 @@ static __always_inline bool folio_node_allows(const struct folio *folio, u32 cap
 static __always_inline bool page_node_allows(const struct page *page, u32 cap)
 {
 	return true;
+}
+
+static inline bool folio_may_stay_pinned(struct folio *folio)
+{
+	return folio_is_longterm_pinnable(folio);
 }
 
 static __always_inline bool node_is_nameable(int nid)
@@ -264,6 +363,10 @@ static inline struct folio *folio_alloc_cdm_node(gfp_t gfp, unsigned int order,
 static inline bool cdm_may_add_memory(int nid, u64 start, u64 size)
 {
 	return true;
+}
+
+static inline void cdm_report_oom(void)
+{
 }
 
 static inline int cdm_register_node(const struct cdm_node_config *config)

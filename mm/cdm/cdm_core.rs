@@ -16,6 +16,7 @@ mod lifecycle;
 mod nid;
 mod node;
 mod registry;
+mod trace;
 
 // There is no `module!` here, which would define it: the core is part of mm.
 const __LOG_PREFIX: &[u8] = b"cdm\0";

@@ -2,6 +2,7 @@
 
 //! What may be registered, and how a refusal reads in the log.
 
+use crate::trace;
 use kernel::{
     bindings,
     cdm::{
@@ -125,6 +126,15 @@ impl Config {
     /// What the driver allows.
     pub(crate) fn caps(&self) -> Caps {
         self.caps
+    }
+
+    /// What a tracepoint says about it.
+    pub(crate) fn traced(&self) -> trace::Memory {
+        trace::Memory {
+            start: self.start,
+            size: self.size,
+            allow: self.caps.bits(),
+        }
     }
 
     /// Does the driver erase the memory itself?

@@ -7,12 +7,18 @@
 use crate::registry;
 use kernel::{
     bindings,
-    cdm::Caps,
+    cdm::{
+        Cap,
+        Caps, //
+    },
     error::from_result,
     fmt::Write,
     page::PAGE_SIZE,
     prelude::*,
-    str::Formatter, //
+    str::{
+        Formatter,
+        NullTerminatedFormatter, //
+    }, //
 };
 
 /// Makes a device's memory a NUMA node.
@@ -70,23 +76,45 @@ unsafe extern "C" fn cdm_core_unplug(nid: c_int, dir: *const bindings::cdm_dir) 
     from_result(|| registry::unplug(nid, dir).map(|()| 0))
 }
 
-/// Writes the names of what is not denied, and a newline.
+/// Writes the names of what is not denied, as a C string.
 ///
 /// # Safety
 ///
-/// `buf` must be valid for writes of a page: it is the buffer of a sysfs show function.
+/// `buf` must be valid for writes of `CDM_NAMES_SIZE` bytes.
 #[export]
-unsafe extern "C" fn cdm_core_emit_caps(deny: u32, buf: *mut u8) -> isize {
+unsafe extern "C" fn cdm_core_name_caps(deny: u32, buf: *mut u8) {
+    // SAFETY: `buf` is valid for these writes by the safety requirements, and nobody else has it
+    // during the call.
+    let buf = unsafe { core::slice::from_raw_parts_mut(buf, bindings::CDM_NAMES_SIZE as usize) };
+
+    if let Some(mut out) = NullTerminatedFormatter::new(buf) {
+        // The size is that of all names together, and more.
+        let _ = out.write_fmt(fmt!("{}", Caps::from_denied(deny)));
+    }
+}
+
+/// Writes a line for each capability: its name, and how often the node has denied it.
+///
+/// # Safety
+///
+/// - `nid` must be a valid node id.
+/// - `buf` must be valid for writes of a page: it is the buffer of a sysfs show function.
+#[export]
+unsafe extern "C" fn cdm_core_emit_denied(nid: c_int, buf: *mut u8) -> isize {
     // SAFETY: `buf` is valid for writes of a page by the safety requirements, and nobody else has
     // it during the call.
     let buf = unsafe { core::slice::from_raw_parts_mut(buf, PAGE_SIZE) };
     let mut out = Formatter::new(buf);
 
-    // All names together are far shorter than a page.
-    match out.write_fmt(fmt!("{}\n", Caps::from_denied(deny))) {
-        Ok(()) => out.bytes_written() as isize,
-        Err(_) => EINVAL.to_errno() as isize,
+    for cap in Cap::in_order() {
+        // SAFETY: `nid` is valid by the safety requirements.
+        let count = unsafe { bindings::cdm_denials_read(nid, cap.bit()) };
+        // All lines together are far shorter than a page.
+        if out.write_fmt(fmt!("{} {}\n", cap, count)).is_err() {
+            return EINVAL.to_errno() as isize;
+        }
     }
+    out.bytes_written() as isize
 }
 
 /// Makes the core ready for registrations.

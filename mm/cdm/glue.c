@@ -50,6 +50,8 @@ EXPORT_SYMBOL_GPL(cdm_nameable_nodes);
 DEFINE_STATIC_KEY_FALSE(cdm_enabled_key);
 EXPORT_SYMBOL_GPL(cdm_enabled_key);
 
+#define K(x) ((x) << (PAGE_SHIFT - 10))
+
 /* Defined in cdm_core.rs, which cannot export by itself. */
 EXPORT_SYMBOL_GPL(cdm_register_node);
 EXPORT_SYMBOL_GPL(cdm_unregister_node);
@@ -78,12 +80,19 @@ static unsigned long cdm_deadline(void)
  * @deny: CDM_ALLOW_* bits that its driver did not allow
  *
  * Context: May sleep. Takes cpu_hotplug_lock, so not inside mem_hotplug_begin().
+ * Return: 0, or -ENOMEM and nothing has changed.
  */
-void cdm_publish(int nid, u32 deny)
+int cdm_publish(int nid, u32 deny)
 {
+	int ret;
+
+	ret = cdm_denials_attach(nid);
+	if (ret)
+		return ret;
 	WRITE_ONCE(cdm_node_deny[nid], deny);
 	node_set(nid, cdm_nodes);
 	static_branch_inc(&cdm_enabled_key);
+	return 0;
 }
 
 /**
@@ -94,11 +103,18 @@ void cdm_publish(int nid, u32 deny)
  */
 void cdm_withdraw(int nid)
 {
+	struct cdm_denials __percpu *denials;
+
 	node_clear(nid, cdm_nodes);
-	/* A lockless walker may still look at a page that it saw before. */
+	denials = cdm_denials_detach(nid);
+	/*
+	 * A lockless walker may still look at a page that it saw before, or be
+	 * about to count.
+	 */
 	synchronize_rcu();
 	WRITE_ONCE(cdm_node_deny[nid], 0);
 	static_branch_dec(&cdm_enabled_key);
+	cdm_denials_free(denials);
 }
 
 void cdm_set_nameable(int nid, bool nameable)
@@ -690,17 +706,49 @@ void cdm_memory_count_users(const struct cdm_memory *mem,
 	}
 }
 
+/**
+ * cdm_report_oom - say in an OOM report which nodes did not count
+ *
+ * Their memory may be free, and would not have helped: nobody gets it who does
+ * not name it, and who does is not the OOM killer's business.
+ *
+ * Context: Any.
+ */
+void cdm_report_oom(void)
+{
+	int nid;
+
+	for_each_node_mask(nid, cdm_nodes) {
+		struct zone *zone = NODE_DATA(nid)->node_zones + ZONE_MOVABLE;
+
+		pr_warn("Node %d does not count, it is a device's memory: free:%lukB managed:%lukB\n",
+			nid, K(zone_page_state(zone, NR_FREE_PAGES)),
+			K(zone_managed_pages(zone)));
+	}
+}
+
 /* sysfs. */
 
 static ssize_t cdm_caps_show(struct device *dev, struct device_attribute *attr,
 			     char *buf)
 {
-	return cdm_core_emit_caps(READ_ONCE(cdm_node_deny[dev->id]), buf);
+	char names[CDM_NAMES_SIZE];
+
+	cdm_core_name_caps(READ_ONCE(cdm_node_deny[dev->id]), names);
+	return sysfs_emit(buf, "%s\n", names);
 }
 static DEVICE_ATTR_RO(cdm_caps);
 
+static ssize_t cdm_denied_show(struct device *dev,
+			       struct device_attribute *attr, char *buf)
+{
+	return cdm_core_emit_denied(dev->id, buf);
+}
+static DEVICE_ATTR_RO(cdm_denied);
+
 static struct attribute *cdm_node_attrs[] = {
 	&dev_attr_cdm_caps.attr,
+	&dev_attr_cdm_denied.attr,
 	NULL
 };
 
@@ -716,35 +764,34 @@ const struct attribute_group cdm_node_attr_group = {
 };
 
 /**
- * cdm_announce - tell user space that a node is ready
+ * cdm_show_attrs - see to it that a node has its attributes
  * @nid: a node whose memory is online
  *
  * A node that was online without memory, as a generic initiator is, has its
- * directory already; a new node's was made with the attribute in it.
+ * directory already; a new node's was made with the attributes in it.
  *
  * Context: May sleep. Under cdm_hotplug_lock().
  */
-void cdm_announce(int nid)
+void cdm_show_attrs(int nid)
 {
-	char *env[] = { "CDM=1", NULL };
-	struct kobject *kobj;
-
 	if (!node_devices[nid])
 		return;
 
-	kobj = &node_devices[nid]->dev.kobj;
-	if (sysfs_update_group(kobj, &cdm_node_attr_group))
+	if (sysfs_update_group(&node_devices[nid]->dev.kobj,
+			       &cdm_node_attr_group))
 		pr_warn("node%d: cdm_caps could not be created\n", nid);
-	kobject_uevent_env(kobj, KOBJ_CHANGE, env);
 }
 
-static struct kobject *cdm_kobj;
+/* /sys/kernel/mm/cdm; its members send uevents of SUBSYSTEM=cdm. */
+static struct kset *cdm_kset;
 
 /* /sys/kernel/mm/cdm/nodeN */
 struct cdm_dir {
 	struct kobject kobj;
 	const char *state;
 	int nid;
+	bool has_device;
+	bool announced;
 };
 
 static struct cdm_dir *to_cdm_dir(struct kobject *kobj)
@@ -815,8 +862,9 @@ struct cdm_dir *cdm_dir_create(int nid, const char *state)
 
 	dir->nid = nid;
 	dir->state = state;
-	if (kobject_init_and_add(&dir->kobj, &cdm_dir_ktype, cdm_kobj,
-				 "node%d", nid)) {
+	dir->kobj.kset = cdm_kset;
+	if (kobject_init_and_add(&dir->kobj, &cdm_dir_ktype, NULL, "node%d",
+				 nid)) {
 		kobject_put(&dir->kobj);
 		return NULL;
 	}
@@ -829,6 +877,74 @@ void cdm_dir_set_state(struct cdm_dir *dir, const char *state)
 }
 
 /**
+ * cdm_dir_set_device - say whose memory it is
+ * @dir: the directory
+ * @dev: a device that is bound to the node's driver; NULL if none is any more
+ *
+ * Context: May sleep.
+ * Return: 0 or -errno.
+ */
+int cdm_dir_set_device(struct cdm_dir *dir, struct device *dev)
+{
+	int ret;
+
+	if (dir->has_device)
+		sysfs_remove_link(&dir->kobj, "device");
+	dir->has_device = false;
+	if (!dev)
+		return 0;
+
+	ret = sysfs_create_link(&dir->kobj, &dev->kobj, "device");
+	if (!ret)
+		dir->has_device = true;
+	return ret;
+}
+
+/* What an event means to those who know add, change and remove only. */
+static const struct {
+	enum kobject_action action;
+	char *env;
+} cdm_uevents[] = {
+	[CDM_EVENT_REGISTER]	= { KOBJ_ADD,    "CDM_EVENT=register" },
+	[CDM_EVENT_ADOPT]	= { KOBJ_CHANGE, "CDM_EVENT=adopt" },
+	[CDM_EVENT_UNREGISTER]	= { KOBJ_REMOVE, "CDM_EVENT=unregister" },
+	[CDM_EVENT_ORPHAN]	= { KOBJ_CHANGE, "CDM_EVENT=orphan" },
+};
+
+/**
+ * cdm_dir_announce - tell user space what has happened to a node
+ * @dir: the node's directory
+ * @event: CDM_EVENT_*, none that failed
+ *
+ * The node's mask must still be known: cdm_dir_uevent() names it.
+ *
+ * Context: May sleep.
+ */
+void cdm_dir_announce(struct cdm_dir *dir, u32 event)
+{
+	char *env[2] = { cdm_uevents[event].env };
+
+	dir->announced = true;
+	kobject_uevent_env(&dir->kobj, cdm_uevents[event].action, env);
+}
+
+static int cdm_dir_uevent(const struct kobject *kobj,
+			  struct kobj_uevent_env *env)
+{
+	const struct cdm_dir *dir = container_of_const(kobj, struct cdm_dir,
+						       kobj);
+	char names[CDM_NAMES_SIZE];
+
+	cdm_core_name_caps(READ_ONCE(cdm_node_deny[dir->nid]), names);
+	return add_uevent_var(env, "CDM_NODE=%d", dir->nid) ?:
+	       add_uevent_var(env, "CDM_CAPS=%s", names);
+}
+
+static const struct kset_uevent_ops cdm_uevent_ops = {
+	.uevent = cdm_dir_uevent,
+};
+
+/**
  * cdm_dir_remove - remove what cdm_dir_create() made
  * @dir: the directory
  *
@@ -837,6 +953,9 @@ void cdm_dir_set_state(struct cdm_dir *dir, const char *state)
  */
 void cdm_dir_remove(struct cdm_dir *dir)
 {
+	/* Nobody hears that a node goes who has not heard that it came. */
+	if (dir->announced)
+		cdm_dir_announce(dir, CDM_EVENT_UNREGISTER);
 	kobject_del(&dir->kobj);
 	kobject_put(&dir->kobj);
 }
@@ -844,7 +963,10 @@ void cdm_dir_remove(struct cdm_dir *dir)
 static ssize_t capabilities_show(struct kobject *kobj,
 				 struct kobj_attribute *attr, char *buf)
 {
-	return cdm_core_emit_caps(0, buf);
+	char names[CDM_NAMES_SIZE];
+
+	cdm_core_name_caps(0, names);
+	return sysfs_emit(buf, "%s\n", names);
 }
 
 static struct kobj_attribute capabilities_attr = __ATTR_RO(capabilities);
@@ -889,13 +1011,13 @@ static int __init cdm_init(void)
 {
 	int ret;
 
-	cdm_kobj = kobject_create_and_add("cdm", mm_kobj);
-	if (!cdm_kobj)
+	cdm_kset = kset_create_and_add("cdm", &cdm_uevent_ops, mm_kobj);
+	if (!cdm_kset)
 		return -ENOMEM;
 
-	ret = sysfs_create_group(cdm_kobj, &cdm_attr_group);
+	ret = sysfs_create_group(&cdm_kset->kobj, &cdm_attr_group);
 	if (ret) {
-		kobject_put(cdm_kobj);
+		kset_unregister(cdm_kset);
 		return ret;
 	}
 

@@ -8,7 +8,9 @@
 
 #include <linux/cdm.h>
 #include <linux/memory.h>
+#include <trace/events/cdm.h>
 
+struct cdm_denials;
 struct cdm_dir;
 struct cdm_memory;
 struct resource;
@@ -19,6 +21,9 @@ struct resource;
 #define CDM_NID_HAS_MEMORY	0x04
 #define CDM_NID_HAS_CPUS	0x08
 #define CDM_NID_INITIATOR	0x10
+
+/* Room for the names of all capabilities, see cdm_core_name_caps(). */
+#define CDM_NAMES_SIZE		256
 
 /* Who uses the pages of a node, in pages, see cdm_memory_count_users(). */
 struct cdm_users {
@@ -44,10 +49,10 @@ int cdm_expected_nid(u64 start);
 u32 cdm_nid_facts(int nid);
 bool cdm_range_is_write_back(u64 start, u64 size);
 
-void cdm_publish(int nid, u32 deny);
+int cdm_publish(int nid, u32 deny);
 void cdm_withdraw(int nid);
 void cdm_set_nameable(int nid, bool nameable);
-void cdm_announce(int nid);
+void cdm_show_attrs(int nid);
 
 bool cdm_owner_get(struct module *owner);
 void cdm_owner_put(struct module *owner);
@@ -69,13 +74,23 @@ void cdm_memory_count_users(const struct cdm_memory *mem,
 
 struct cdm_dir *cdm_dir_create(int nid, const char *state);
 void cdm_dir_set_state(struct cdm_dir *dir, const char *state);
+int cdm_dir_set_device(struct cdm_dir *dir, struct device *dev);
+void cdm_dir_announce(struct cdm_dir *dir, u32 event);
 void cdm_dir_remove(struct cdm_dir *dir);
 
 unsigned int cdm_leave_timeout(void);
 
+unsigned long cdm_denials_read(int nid, unsigned int bit);
+
+/* C, called by C. */
+int cdm_denials_attach(int nid);
+struct cdm_denials __percpu *cdm_denials_detach(int nid);
+void cdm_denials_free(struct cdm_denials __percpu *denials);
+
 /* Rust, called by C. */
 void cdm_core_init(void);
-ssize_t cdm_core_emit_caps(u32 deny, char *buf);
+void cdm_core_name_caps(u32 deny, char *buf);
+ssize_t cdm_core_emit_denied(int nid, char *buf);
 int cdm_core_unplug(int nid, const struct cdm_dir *dir);
 
 #endif /* _MM_CDM_GLUE_H */

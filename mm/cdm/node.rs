@@ -5,9 +5,12 @@
 //! Every part is a value whose `drop` undoes it, and [`Node`] lists them in the order in which they
 //! have to go. The exception is the memory, which may refuse to leave.
 
-use crate::config::{
-    Config,
-    Refusal, //
+use crate::{
+    config::{
+        Config,
+        Refusal, //
+    },
+    trace::Event, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -97,10 +100,11 @@ impl Drop for Region {
 struct Published(i32);
 
 impl Published {
-    fn new(nid: i32, config: &Config) -> Self {
+    fn new(nid: i32, config: &Config) -> Result<Self, Refusal> {
         // SAFETY: The registry gave `nid` to this node alone, and it has no page yet.
-        unsafe { bindings::cdm_publish(nid, config.caps().denied()) };
-        Self(nid)
+        to_result(unsafe { bindings::cdm_publish(nid, config.caps().denied()) })
+            .map_err(|error| Refusal::Failed("an allocation", error))?;
+        Ok(Self(nid))
     }
 }
 
@@ -155,6 +159,20 @@ impl Dir {
     fn set_state(&self, state: &'static CStr) {
         // SAFETY: By the type invariant; `state` lives for ever.
         unsafe { bindings::cdm_dir_set_state(self.0.as_ptr(), state.as_char_ptr()) };
+    }
+
+    /// # Safety
+    ///
+    /// `dev` must be null or valid.
+    unsafe fn set_device(&self, dev: *mut bindings::device) -> Result<(), Refusal> {
+        // SAFETY: By the type invariant, and the safety requirements.
+        to_result(unsafe { bindings::cdm_dir_set_device(self.0.as_ptr(), dev) })
+            .map_err(|error| Refusal::Failed("the link to the device", error))
+    }
+
+    fn announce(&self, event: Event) {
+        // SAFETY: By the type invariant; the mask is known for as long as the directory exists.
+        unsafe { bindings::cdm_dir_announce(self.0.as_ptr(), event as u32) };
     }
 }
 
@@ -234,10 +252,10 @@ impl Drop for Memory {
     }
 }
 
-/// Tells user space that a node is ready.
-pub(crate) fn announce(nid: i32, _hotplug: &Hotplug) {
+/// Sees to it that a node has its attributes in sysfs.
+pub(crate) fn show_attrs(nid: i32, _hotplug: &Hotplug) {
     // SAFETY: `_hotplug` is the lock that it asks for.
-    unsafe { bindings::cdm_announce(nid) };
+    unsafe { bindings::cdm_show_attrs(nid) };
 }
 
 /// Who keeps a node from leaving, for the log.
@@ -278,6 +296,8 @@ pub(crate) struct Node {
     /// Pages may have data in them.
     used: bool,
     driver_scrubs: bool,
+    /// The driver has gone without it.
+    disowned: bool,
 }
 
 // SAFETY: The pointers in it are not tied to a thread.
@@ -288,19 +308,22 @@ impl Node {
     ///
     /// # Safety
     ///
-    /// `owner` must be null or valid.
+    /// `owner` and `dev` must be null or valid.
     pub(crate) unsafe fn prepare(
         nid: i32,
         config: &Config,
         owner: *mut bindings::module,
+        dev: *mut bindings::device,
         state: &'static CStr,
     ) -> Result<Self, Refusal> {
         // SAFETY: By the safety requirements.
         let owner = unsafe { Owner::pin(owner) }?;
         let region = Region::request(config)?;
-        let published = Published::new(nid, config);
+        let published = Published::new(nid, config)?;
         let group = Group::register(nid, config)?;
         let dir = Dir::create(nid, state)?;
+        // SAFETY: By the safety requirements.
+        unsafe { dir.set_device(dev) }?;
         let memory = Memory::prepare(nid, &group, config)?;
 
         Ok(Self {
@@ -313,6 +336,7 @@ impl Node {
             nid,
             used: false,
             driver_scrubs: config.driver_scrubs(),
+            disowned: false,
         })
     }
 
@@ -343,18 +367,36 @@ impl Node {
         unsafe { bindings::cdm_set_nameable(self.nid, false) };
     }
 
-    /// Takes the module of the driver that adopts the node in place of the one that left it.
+    /// Takes the module and the device of the driver that adopts the node in place of those that
+    /// left it.
     ///
     /// # Safety
     ///
-    /// `owner` must be null or valid.
+    /// `owner` and `dev` must be null or valid.
     pub(crate) unsafe fn change_owner(
         &mut self,
         owner: *mut bindings::module,
+        dev: *mut bindings::device,
     ) -> Result<(), Refusal> {
         // SAFETY: By the safety requirements.
-        self._owner = unsafe { Owner::pin(owner) }?;
+        let owner = unsafe { Owner::pin(owner) }?;
+        // SAFETY: By the safety requirements.
+        unsafe { self.dir.set_device(dev) }?;
+        self._owner = owner;
+        self.disowned = false;
         Ok(())
+    }
+
+    /// The driver has gone: no device is shown any more. Returns whether that is news.
+    pub(crate) fn disown(&mut self) -> bool {
+        // SAFETY: There is no device to be valid. Removing the link cannot fail.
+        let _ = unsafe { self.dir.set_device(core::ptr::null_mut()) };
+        !core::mem::replace(&mut self.disowned, true)
+    }
+
+    /// Sends a uevent.
+    pub(crate) fn announce(&self, event: Event) {
+        self.dir.announce(event);
     }
 
     /// Shows the state in sysfs.

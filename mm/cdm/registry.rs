@@ -24,6 +24,10 @@ use crate::{
         Hotplug,
         Node, //
     },
+    trace::{
+        self,
+        Event, //
+    },
 };
 use kernel::{
     bindings,
@@ -136,12 +140,16 @@ impl Slot {
 
         if let Some(entry) = REGISTRY.lock().find(nid) {
             entry.life.registered();
-            if is_orphan {
+            let event = if is_orphan {
                 entry.life.abandon();
+                node.disown();
+                Event::Orphan
             } else {
                 node.open();
-            }
+                Event::Register
+            };
             node.show(entry.life.name());
+            node.announce(event);
             entry.node = Some(node);
         }
         core::mem::forget(self);
@@ -191,6 +199,18 @@ pub(crate) unsafe fn register(raw: &bindings::cdm_node_config) -> Result<i32, Re
                 name,
                 refusal
             );
+            let memory = trace::Memory {
+                start: raw.start,
+                size: raw.size,
+                allow: raw.allow,
+            };
+            trace::failure(
+                raw.nid,
+                Event::RegisterFailed,
+                &memory,
+                refusal.errno(),
+                refusal,
+            );
             Err(refusal)
         }
     }
@@ -211,16 +231,18 @@ unsafe fn try_register(raw: &bindings::cdm_node_config, name: &CStr) -> Result<i
     }
 
     let hotplug = Hotplug::lock()?;
-    // SAFETY: `owner` is null or valid.
-    if let Some(nid) = unsafe { adopt(&config, raw.owner) }? {
+    // SAFETY: `owner` and `dev` are null or valid.
+    if let Some(nid) = unsafe { adopt(&config, raw.owner, raw.dev) }? {
+        trace::node(nid, Event::Adopt, &config.traced());
         pr_info!("node{}: {} has taken it over\n", nid, name);
         return Ok(nid);
     }
 
     let slot = Slot::reserve(&config, &hotplug)?;
     let nid = slot.0;
-    // SAFETY: `owner` is null or valid.
-    let mut node = unsafe { Node::prepare(nid, &config, raw.owner, Lifecycle::new().name()) }?;
+    let state = Lifecycle::new().name();
+    // SAFETY: `owner` and `dev` are null or valid.
+    let mut node = unsafe { Node::prepare(nid, &config, raw.owner, raw.dev, state) }?;
 
     if let Err(refusal) = node.plug(&hotplug) {
         drop(hotplug);
@@ -230,13 +252,16 @@ unsafe fn try_register(raw: &bindings::cdm_node_config, name: &CStr) -> Result<i
                 nid,
                 error.to_errno()
             );
+            let cause = "could not be completed, and not be undone";
+            trace::failure(nid, Event::Orphan, &config.traced(), error, cause);
             slot.fill(node, true);
         }
         return Err(refusal);
     }
 
+    node::show_attrs(nid, &hotplug);
     slot.fill(node, false);
-    node::announce(nid, &hotplug);
+    trace::node(nid, Event::Register, &config.traced());
     pr_info!(
         "node{}: [mem {:#x}-{:#x}] {} MiB of {}, allowed: {}\n",
         nid,
@@ -253,8 +278,12 @@ unsafe fn try_register(raw: &bindings::cdm_node_config, name: &CStr) -> Result<i
 ///
 /// # Safety
 ///
-/// `owner` must be null or valid.
-unsafe fn adopt(config: &Config, owner: *mut bindings::module) -> Result<Option<i32>, Refusal> {
+/// `owner` and `dev` must be null or valid.
+unsafe fn adopt(
+    config: &Config,
+    owner: *mut bindings::module,
+    dev: *mut bindings::device,
+) -> Result<Option<i32>, Refusal> {
     let mut registry = REGISTRY.lock();
     let Some(entry) = registry
         .entries
@@ -272,11 +301,12 @@ unsafe fn adopt(config: &Config, owner: *mut bindings::module) -> Result<Option<
     let Some(node) = entry.node.as_mut().filter(|node| node.is_plugged()) else {
         return Err(Refusal::NidTaken(nid));
     };
-    // SAFETY: `owner` is null or valid.
-    unsafe { node.change_owner(owner) }?;
+    // SAFETY: `owner` and `dev` are null or valid.
+    unsafe { node.change_owner(owner, dev) }?;
     entry.life.adopt().map_err(|_| Refusal::NidTaken(nid))?;
     node.open();
     node.show(entry.life.name());
+    node.announce(Event::Adopt);
     Ok(Some(nid))
 }
 
@@ -323,12 +353,14 @@ fn try_leave(nid: i32, node: Node, by: By, handle: Handle) -> Result {
     let mut registry = REGISTRY.lock();
     // Nobody removes an entry whose node is leaving.
     let entry = registry.find(nid).ok_or(ENODEV)?;
+    let memory = entry.config.traced();
     let (mut node, error) = match result {
         Ok(()) => {
             if entry.life.gone(by) == Fate::Forget {
                 registry.forget(nid);
             }
             drop(registry);
+            trace::node(nid, Event::Unregister, &memory);
             pr_info!("node{}: has gone\n", nid);
             return Ok(());
         }
@@ -350,9 +382,16 @@ fn try_leave(nid: i32, node: Node, by: By, handle: Handle) -> Result {
         node.open();
     }
     node.show(entry.life.name());
+    let event = if is_orphan && node.disown() {
+        node.announce(Event::Orphan);
+        Event::Orphan
+    } else {
+        Event::UnregisterFailed
+    };
     entry.node = Some(node);
     drop(registry);
 
+    trace::failure(nid, event, &memory, error, &users);
     if is_orphan {
         pr_err!(
             "node{}: could not leave ({}), orphaned; write unplugged to its state to try again; {}\n",

@@ -141,8 +141,17 @@ impl Cap {
     /// Returns the name that user space knows.
     pub fn name(self) -> &'static str {
         // The table has every capability, at the place of its bit.
-        let bit = (self as u32).trailing_zeros() as usize;
-        NAMES.get(bit).map_or("", |(_, name)| *name)
+        NAMES.get(self.bit() as usize).map_or("", |(_, name)| *name)
+    }
+
+    /// Returns the number of its bit.
+    pub const fn bit(self) -> u32 {
+        (self as u32).trailing_zeros()
+    }
+
+    /// Returns all of them in the order of the bits.
+    pub fn in_order() -> impl Iterator<Item = Self> {
+        NAMES.iter().map(|(cap, _)| *cap)
     }
 }
 

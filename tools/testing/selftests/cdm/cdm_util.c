@@ -887,8 +887,7 @@ static unsigned long read_word(int fd, unsigned long index)
 }
 
 /* The page frame of each page, 0 for one that is not present */
-static int pages_pfns(const void *addr, size_t nr, size_t stride,
-		      unsigned long *pfn)
+int pages_pfns(const void *addr, size_t nr, size_t stride, unsigned long *pfn)
 {
 	unsigned long entry;
 	size_t i;
@@ -906,7 +905,9 @@ static int pages_pfns(const void *addr, size_t nr, size_t stride,
 	return 0;
 }
 
-size_t pages_ksm(const void *addr, size_t nr, size_t stride)
+/* How many pages have all of these flags, KPF_* */
+size_t pages_with(const void *addr, size_t nr, size_t stride,
+		  unsigned long flags)
 {
 	size_t i, count = 0;
 	unsigned long *pfn;
@@ -918,10 +919,38 @@ size_t pages_ksm(const void *addr, size_t nr, size_t stride)
 	pfn = calloc(nr, sizeof(*pfn));
 	if (pfn && !pages_pfns(addr, nr, stride, pfn))
 		for (i = 0; i < nr; i++)
-			count += pfn[i] && read_word(fd, pfn[i]) & KPF_KSM;
+			count += pfn[i] &&
+				 (read_word(fd, pfn[i]) & flags) == flags;
 	free(pfn);
 	close(fd);
 	return count;
+}
+
+/* The page frame of a present page, or 0 */
+unsigned long page_pfn(const void *addr)
+{
+	unsigned long pfn;
+
+	return pages_pfns(addr, 1, PAGE_SIZE, &pfn) ? 0 : pfn;
+}
+
+/* What /proc/kpageflags says of a page frame, KPF_* bits */
+unsigned long page_flags_of(unsigned long pfn)
+{
+	unsigned long flags;
+	int fd;
+
+	fd = open("/proc/kpageflags", O_RDONLY);
+	if (fd < 0)
+		return 0;
+	flags = read_word(fd, pfn);
+	close(fd);
+	return flags;
+}
+
+size_t pages_ksm(const void *addr, size_t nr, size_t stride)
+{
+	return pages_with(addr, nr, stride, KPF_KSM);
 }
 
 static int compare_pfns(const void *a, const void *b)
@@ -1079,6 +1108,70 @@ void *shared_page(void)
 			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	return addr == MAP_FAILED ? NULL : addr;
+}
+
+/* A counter of nodeN/vmstat, with what the CPUs have not yet added to it */
+long long node_event(int nid, const char *name)
+{
+	char path[PATH_MAX];
+
+	if (file_write("/proc/sys/vm/stat_refresh", "1"))
+		return -1;
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/vmstat", nid);
+	return find_number(path, name);
+}
+
+/*
+ * A memory cgroup of the test's own, beside the one that the tests run in. It
+ * goes with memcg_remove(), which any process may call.
+ */
+#define MEMCG		"/sys/fs/cgroup/cdm_test"
+
+int memcg_create(void)
+{
+	memcg_remove();
+	if (mkdir(MEMCG, 0755))
+		return -errno;
+	return 0;
+}
+
+/* The caller and its children to come */
+int memcg_join(void)
+{
+	return file_write(MEMCG "/cgroup.procs", "0");
+}
+
+void memcg_remove(void)
+{
+	if (access(MEMCG, F_OK))
+		return;
+	file_write(MEMCG "/cgroup.kill", "1");
+	wait_for(!rmdir(MEMCG));
+}
+
+int memcg_write(const char *name, const char *text)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), MEMCG "/%s", name);
+	return file_write(path, text);
+}
+
+int memcg_set(const char *name, size_t bytes)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%zu", bytes);
+	return memcg_write(name, text);
+}
+
+/* A line of a file of the cgroup such as memory.events */
+long long memcg_number(const char *name, const char *field)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), MEMCG "/%s", name);
+	return find_number(path, field);
 }
 
 /* Nothing merged, then ksmd at full speed and with no shortcuts */

@@ -98,6 +98,7 @@ long long file_number(const char *path);
 long long vm_event(const char *name);
 long long node_meminfo(int nid, const char *field);
 unsigned long node_allocations(int nid);
+long long node_event(int nid, const char *name);
 
 /* Change a setting; settings_restore() brings back what was there first */
 int setting(const char *path, const char *text);
@@ -144,8 +145,13 @@ size_t pages_on(const void *addr, size_t nr, size_t stride, int nid);
 int page_node(const void *addr);
 long move_to(void *addr, size_t nr, size_t stride, int nid, int *status);
 size_t count_status(const int *status, size_t nr, int value);
+int pages_pfns(const void *addr, size_t nr, size_t stride, unsigned long *pfn);
+size_t pages_with(const void *addr, size_t nr, size_t stride,
+		  unsigned long flags);
 size_t pages_ksm(const void *addr, size_t nr, size_t stride);
 size_t distinct_pfns(const void *addr, size_t nr, size_t stride);
+unsigned long page_pfn(const void *addr);
+unsigned long page_flags_of(unsigned long pfn);
 int count_vmas(const void *addr, size_t nr);
 int device_use(struct node_use *use);
 int numa_maps_pages(const void *addr, int nid, char *policy, size_t size);
@@ -155,6 +161,14 @@ pid_t spawn(int (*fn)(void *arg), void *arg);
 int reap(pid_t pid);
 void kill_and_reap(pid_t pid);
 void *shared_page(void);
+
+/* Memory cgroups */
+int memcg_create(void);
+int memcg_join(void);
+void memcg_remove(void);
+int memcg_write(const char *name, const char *text);
+int memcg_set(const char *name, size_t bytes);
+long long memcg_number(const char *name, const char *field);
 
 /* Agents */
 int ksm_start(const char *merge_across_nodes);

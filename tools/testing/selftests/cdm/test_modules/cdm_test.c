@@ -7,11 +7,18 @@
  *	cdm_test/unregister	nid
  *	cdm_test/release	nid
  *	cdm_test/add_memory	nid start size
+ *	cdm_test/plant		nid kind
+ *
+ * plant allocates a page on the node without having named it, and makes it look
+ * like one of the kind: cdm-oracle must find it. The kind "none" frees it.
  */
 #include <linux/cdm.h>
 #include <linux/debugfs.h>
+#include <linux/gfp.h>
 #include <linux/memory_hotplug.h>
+#include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/numa.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -61,6 +68,76 @@ static int do_add_memory(const char *args)
 	return add_memory(nid, start, size, MHP_NONE);
 }
 
+static DEFINE_MUTEX(plant_lock);
+static struct folio *planted;
+static char planted_kind[16];
+
+static void mark_planted(bool on)
+{
+	struct page *page = &planted->page;
+
+	if (!strcmp(planted_kind, "slab")) {
+		if (on)
+			__SetPageSlab(page);
+		else
+			__ClearPageSlab(page);
+	} else if (!strcmp(planted_kind, "table")) {
+		if (on)
+			__SetPageTable(page);
+		else
+			__ClearPageTable(page);
+	} else if (!strcmp(planted_kind, "reserved")) {
+		if (on)
+			SetPageReserved(page);
+		else
+			ClearPageReserved(page);
+	} else if (!strcmp(planted_kind, "hugetlb")) {
+		if (on)
+			__folio_set_hugetlb(planted);
+		else
+			__folio_clear_hugetlb(planted);
+	} else if (!strcmp(planted_kind, "ksm")) {
+		planted->mapping = on ? (void *)FOLIO_MAPPING_KSM : NULL;
+	} else if (!strcmp(planted_kind, "file")) {
+		if (on)
+			folio_set_lru(planted);
+		else
+			folio_clear_lru(planted);
+	}
+}
+
+static void unplant(void)
+{
+	if (!planted)
+		return;
+	mark_planted(false);
+	folio_put(planted);
+	planted = NULL;
+}
+
+static int do_plant(const char *args)
+{
+	unsigned int order = 0;
+	char kind[16];
+	int nid;
+
+	if (sscanf(args, "%i %15s", &nid, kind) != 2)
+		return -EBADMSG;
+	guard(mutex)(&plant_lock);
+	unplant();
+	if (!strcmp(kind, "none"))
+		return 0;
+	if (!strcmp(kind, "thp") || !strcmp(kind, "hugetlb"))
+		order = 4;
+	planted = __folio_alloc_node(GFP_HIGHUSER_MOVABLE | __GFP_THISNODE,
+				     order, nid);
+	if (!planted)
+		return -ENOMEM;
+	strscpy(planted_kind, kind);
+	mark_planted(true);
+	return 0;
+}
+
 static ssize_t call(const char __user *ubuf, size_t len,
 		    int (*fn)(const char *args))
 {
@@ -91,6 +168,7 @@ CDM_TEST_FILE(register);
 CDM_TEST_FILE(unregister);
 CDM_TEST_FILE(release);
 CDM_TEST_FILE(add_memory);
+CDM_TEST_FILE(plant);
 
 static int __init cdm_test_init(void)
 {
@@ -99,6 +177,7 @@ static int __init cdm_test_init(void)
 	debugfs_create_file("unregister", 0200, dir, NULL, &unregister_fops);
 	debugfs_create_file("release", 0200, dir, NULL, &release_fops);
 	debugfs_create_file("add_memory", 0200, dir, NULL, &add_memory_fops);
+	debugfs_create_file("plant", 0200, dir, NULL, &plant_fops);
 	return 0;
 }
 module_init(cdm_test_init);
@@ -106,6 +185,7 @@ module_init(cdm_test_init);
 static void __exit cdm_test_exit(void)
 {
 	debugfs_remove(dir);
+	unplant();
 }
 module_exit(cdm_test_exit);
 

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Capability "damon": DAMON watches the pages of the node and acts on them only
+ * where the driver allows it, by virtual and by physical address. Everything
+ * else that an action needs (reclaim, swap, migrate) is allowed in both
+ * directions, so that it is this bit which decides.
+ */
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cdm_util.h"
+
+#define DAMON	"/sys/kernel/mm/damon/admin/kdamonds"
+#define NR	((size_t)256)
+#define SEED	0xda30UL
+
+/* How long DAMON has before it counts as not having acted, in seconds */
+#define PATIENCE	8
+
+FIXTURE(damon)
+{
+	int nid;
+	int ram;
+	char *device;
+	char *ordinary;
+	volatile bool stop;
+};
+
+FIXTURE_VARIANT(damon)
+{
+	const char *caps;
+	bool allowed;
+};
+
+FIXTURE_VARIANT_ADD(damon, denied)
+{
+	.caps = "migrate,reclaim,swap",
+	.allowed = false,
+};
+
+FIXTURE_VARIANT_ADD(damon, allowed)
+{
+	.caps = "migrate,reclaim,swap,damon",
+	.allowed = true,
+};
+
+/* Writes a value to a file below DAMON's directory, both made by printf rules */
+static int damon_set(const char *value, const char *fmt, ...)
+{
+	char path[256] = DAMON "/";
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(path + strlen(path), sizeof(path) - strlen(path), fmt, args);
+	va_end(args);
+	return file_write(path, value);
+}
+
+static int damon_set_number(unsigned long long number, const char *path)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%llu", number);
+	return damon_set(text, "%s", path);
+}
+
+static void damon_stop(void)
+{
+	damon_set("off", "0/state");
+	damon_set("0", "nr_kdamonds");
+}
+
+#define CTX	"0/contexts/0/"
+#define SCHEME	CTX "schemes/0/"
+
+/*
+ * Starts DAMON on one region of this process, or with ops "paddr" of physical
+ * memory, with one scheme for what is accessed at least min_accesses times.
+ */
+static int damon_start(const char *ops, unsigned long long start,
+		       unsigned long long size, const char *action,
+		       int target_nid, unsigned int min_accesses)
+{
+	bool virtual = !strcmp(ops, "vaddr");
+	int ret = 0;
+
+	damon_stop();
+	ret |= damon_set("1", "nr_kdamonds");
+	ret |= damon_set("1", "0/contexts/nr_contexts");
+	ret |= damon_set(ops, CTX "operations");
+	ret |= damon_set("5000", CTX "monitoring_attrs/intervals/sample_us");
+	ret |= damon_set("100000", CTX "monitoring_attrs/intervals/aggr_us");
+	/* The region stays what it is */
+	ret |= damon_set("600000000", CTX "monitoring_attrs/intervals/update_us");
+	ret |= damon_set("1", CTX "targets/nr_targets");
+	if (virtual)
+		ret |= damon_set_number(getpid(), CTX "targets/0/pid_target");
+	ret |= damon_set("1", CTX "targets/0/regions/nr_regions");
+	ret |= damon_set_number(start, CTX "targets/0/regions/0/start");
+	ret |= damon_set_number(start + size, CTX "targets/0/regions/0/end");
+	ret |= damon_set("1", CTX "schemes/nr_schemes");
+	ret |= damon_set(action, SCHEME "action");
+	if (target_nid >= 0)
+		ret |= damon_set_number(target_nid, SCHEME "target_nid");
+	ret |= damon_set_number(~0ULL >> 1, SCHEME "access_pattern/sz/max");
+	ret |= damon_set_number(min_accesses,
+				SCHEME "access_pattern/nr_accesses/min");
+	ret |= damon_set("1000000", SCHEME "access_pattern/nr_accesses/max");
+	ret |= damon_set("1000000", SCHEME "access_pattern/age/max");
+	ret |= damon_set("on", "0/state");
+	return ret;
+}
+
+/* Bytes of regions that matched the scheme's pattern so far, or -errno */
+static long long damon_tried(void)
+{
+	int ret = damon_set("update_schemes_stats", "0/state");
+
+	return ret ?: file_number(DAMON "/" SCHEME "stats/sz_tried");
+}
+
+FIXTURE_SETUP(damon)
+{
+	self->nid = cdm_node_up(variant->caps);
+	ASSERT_LE(0, self->nid);
+	self->ram = ram_node(0);
+	ASSERT_LE(0, self->ram);
+	self->device = map_pages_on(NR, self->nid);
+	ASSERT_NE(NULL, self->device);
+	fill_pages(self->device, NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(NR, pages_on(self->device, NR, PAGE_SIZE, self->nid));
+	self->ordinary = map_pages_on(NR, self->ram);
+	ASSERT_NE(NULL, self->ordinary);
+	fill_pages(self->ordinary, NR, PAGE_SIZE, SEED);
+	drain_lru();
+}
+
+FIXTURE_TEARDOWN_PARENT(damon)
+{
+	damon_stop();
+	settings_restore();
+}
+
+/* Do so many of the pages leave the node within the time? */
+static bool pages_leave(const char *addr, int nid, size_t left)
+{
+	time_t end = time(NULL) + (left ? CDM_WAIT : PATIENCE);
+
+	while (time(NULL) < end) {
+		if (pages_on(addr, NR, PAGE_SIZE, nid) < left)
+			return true;
+		usleep(50000);
+	}
+	return pages_on(addr, NR, PAGE_SIZE, nid) < NR;
+}
+
+/* If it is allowed, most of them go; if not, all stay */
+#define EXPECT_LEAVES(expected, addr, nid)				\
+	EXPECT_EQ(expected, pages_leave(addr, nid, (expected) ? NR / 2 : 0))
+
+struct toucher {
+	const char *addr;
+	const volatile bool *stop;
+};
+
+static void *touch_all(void *arg)
+{
+	struct toucher *toucher = arg;
+	size_t i;
+
+	while (!*toucher->stop) {
+		for (i = 0; i < NR; i++)
+			READ_ONCE(toucher->addr[i * PAGE_SIZE]);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/* Does it see that these pages are used all the time? */
+static bool sees_accesses(struct __test_metadata *_metadata, const char *ops,
+			  const char *addr, unsigned long long start,
+			  unsigned long long size, volatile bool *stop,
+			  bool expected)
+{
+	struct toucher toucher = { .addr = addr, .stop = stop };
+	time_t end = time(NULL) + (expected ? CDM_WAIT : PATIENCE);
+	long long seen = 0;
+	pthread_t thread;
+
+	*stop = false;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, touch_all, &toucher));
+	ASSERT_EQ(0, damon_start(ops, start, size, "stat", -1, 1));
+	while (seen <= 0 && time(NULL) < end) {
+		usleep(200000);
+		seen = damon_tried();
+		ASSERT_LE(0, seen);
+	}
+	*stop = true;
+	pthread_join(thread, NULL);
+	damon_stop();
+	return seen > 0;
+}
+
+TEST_F_TIMEOUT(damon, watches_virtual, CDM_TIMEOUT)
+{
+	/* Control: it sees ordinary pages of this process */
+	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", self->ordinary,
+				  (unsigned long)self->ordinary,
+				  NR * PAGE_SIZE, &self->stop, true));
+	EXPECT_EQ(variant->allowed,
+		  sees_accesses(_metadata, "vaddr", self->device,
+				(unsigned long)self->device, NR * PAGE_SIZE,
+				&self->stop, variant->allowed));
+}
+
+TEST_F_TIMEOUT(damon, watches_physical, CDM_TIMEOUT)
+{
+	unsigned long first = ~0UL, last = 0, pfn;
+	size_t i;
+
+	/* The part of the device where the pages are */
+	for (i = 0; i < NR; i++) {
+		pfn = page_pfn(self->device + i * PAGE_SIZE);
+		ASSERT_NE(0, pfn);
+		first = pfn < first ? pfn : first;
+		last = pfn > last ? pfn : last;
+	}
+	EXPECT_EQ(variant->allowed,
+		  sees_accesses(_metadata, "paddr", self->device,
+				first * PAGE_SIZE, (last - first + 1) * PAGE_SIZE,
+				&self->stop, variant->allowed));
+}
+
+TEST_F_TIMEOUT(damon, pageout_virtual, CDM_TIMEOUT)
+{
+	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->device,
+				 NR * PAGE_SIZE, "pageout", -1, 0));
+	EXPECT_LEAVES(variant->allowed, self->device, self->nid);
+	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->ordinary,
+				 NR * PAGE_SIZE, "pageout", -1, 0));
+	EXPECT_LEAVES(true, self->ordinary, self->ram);
+	damon_stop();
+	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(NR, pages_intact(self->ordinary, NR, PAGE_SIZE, SEED));
+}
+
+TEST_F_TIMEOUT(damon, pageout_physical, CDM_TIMEOUT)
+{
+	ASSERT_EQ(0, damon_start("paddr", cdm_device(0)->start,
+				 cdm_device(0)->size, "pageout", -1, 0));
+	EXPECT_LEAVES(variant->allowed, self->device, self->nid);
+	damon_stop();
+	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
+}
+
+/* Off the device and onto it: a scheme that names the node is no exception */
+TEST_F_TIMEOUT(damon, migrate_virtual, CDM_TIMEOUT)
+{
+	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->device,
+				 NR * PAGE_SIZE, "migrate_cold", self->ram, 0));
+	EXPECT_LEAVES(variant->allowed, self->device, self->nid);
+	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->ordinary,
+				 NR * PAGE_SIZE, "migrate_cold", self->nid, 0));
+	EXPECT_LEAVES(variant->allowed, self->ordinary, self->ram);
+	EXPECT_EQ(variant->allowed,
+		  pages_on(self->ordinary, NR, PAGE_SIZE, self->nid) > 0);
+
+	/* Control: from one ordinary node to another */
+	damon_stop();
+	unmap_pages(self->ordinary, NR);
+	self->ordinary = map_pages_on(NR, self->ram);
+	ASSERT_NE(NULL, self->ordinary);
+	fill_pages(self->ordinary, NR, PAGE_SIZE, SEED);
+	drain_lru();
+	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->ordinary,
+				 NR * PAGE_SIZE, "migrate_cold", ram_node(1), 0));
+	EXPECT_LEAVES(true, self->ordinary, self->ram);
+	damon_stop();
+	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(NR, pages_intact(self->ordinary, NR, PAGE_SIZE, SEED));
+}
+
+TEST_F_TIMEOUT(damon, migrate_physical, CDM_TIMEOUT)
+{
+	ASSERT_EQ(0, damon_start("paddr", cdm_device(0)->start,
+				 cdm_device(0)->size, "migrate_cold", self->ram, 0));
+	EXPECT_LEAVES(variant->allowed, self->device, self->nid);
+	damon_stop();
+	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Capabilities "reclaim" and "swap": what the kernel may take away from the
+ * node to make room. Denied: nobody takes a page, by any way. With "reclaim"
+ * alone, only what need not be kept goes. With both, pages are swapped out, and
+ * come back with their content.
+ *
+ * All of it with both LRUs, and as a control on an ordinary node.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cdm_util.h"
+
+#define NR		((size_t)256)
+#define SEED		0x4ec10000UL
+#define MB		((size_t)1 << 20)
+/* Names that the C library may be too old for */
+#define COLD		20
+#define PAGEOUT		21
+
+FIXTURE(reclaim)
+{
+	int nid;
+	int ram;
+	char *pages;
+	pid_t child;
+	pid_t bystander;
+	long long stolen;
+};
+
+FIXTURE_VARIANT(reclaim)
+{
+	const char *caps;	/* NULL: an ordinary node */
+	const char *lru_gen;
+	bool reclaim;
+	bool swap;
+};
+
+FIXTURE_VARIANT_ADD(reclaim, denied)
+{
+	.caps = "migrate",
+	.lru_gen = "y",
+};
+
+FIXTURE_VARIANT_ADD(reclaim, denied_classic_lru)
+{
+	.caps = "migrate",
+	.lru_gen = "n",
+};
+
+FIXTURE_VARIANT_ADD(reclaim, swap_denied)
+{
+	.caps = "migrate,reclaim",
+	.lru_gen = "y",
+	.reclaim = true,
+};
+
+FIXTURE_VARIANT_ADD(reclaim, swap_denied_classic_lru)
+{
+	.caps = "migrate,reclaim",
+	.lru_gen = "n",
+	.reclaim = true,
+};
+
+FIXTURE_VARIANT_ADD(reclaim, allowed)
+{
+	.caps = "migrate,reclaim,swap",
+	.lru_gen = "y",
+	.reclaim = true,
+	.swap = true,
+};
+
+FIXTURE_VARIANT_ADD(reclaim, allowed_classic_lru)
+{
+	.caps = "migrate,reclaim,swap",
+	.lru_gen = "n",
+	.reclaim = true,
+	.swap = true,
+};
+
+FIXTURE_VARIANT_ADD(reclaim, ordinary)
+{
+	.lru_gen = "y",
+	.reclaim = true,
+	.swap = true,
+};
+
+FIXTURE_VARIANT_ADD(reclaim, ordinary_classic_lru)
+{
+	.lru_gen = "n",
+	.reclaim = true,
+	.swap = true,
+};
+
+/* Pages that the node has lost to anybody who reclaims */
+static long long node_stolen(int nid)
+{
+	return node_event(nid, "pgsteal_kswapd") +
+	       node_event(nid, "pgsteal_direct") +
+	       node_event(nid, "pgsteal_khugepaged") +
+	       node_event(nid, "pgsteal_proactive");
+}
+
+FIXTURE_SETUP(reclaim)
+{
+	self->child = 0;
+	self->bystander = 0;
+	self->ram = ram_node(0);
+	ASSERT_LE(0, self->ram);
+	self->nid = cdm_node_up(variant->caps ?: "migrate");
+	ASSERT_LE(0, self->nid);
+	if (!variant->caps)
+		self->nid = self->ram;
+	ASSERT_EQ(0, setting("/sys/kernel/mm/lru_gen/enabled", variant->lru_gen));
+	ASSERT_EQ(0, memcg_create());
+	self->stolen = node_stolen(self->nid);
+	ASSERT_LE(0, self->stolen);
+}
+
+FIXTURE_TEARDOWN_PARENT(reclaim)
+{
+	kill_and_reap(self->child);
+	kill_and_reap(self->bystander);
+	memcg_remove();
+	settings_restore();
+}
+
+/* Nobody got a page: in a node that denies it, nobody has even looked. */
+#define expect_none_stolen()						\
+do {									\
+	if (variant->caps)						\
+		EXPECT_EQ(self->stolen, node_stolen(self->nid));	\
+} while (0)
+
+static char *pages_filled_on(int nid)
+{
+	char *pages = map_pages_on(NR, nid);
+
+	if (!pages)
+		return NULL;
+	fill_pages(pages, NR, PAGE_SIZE, SEED);
+	if (pages_on(pages, NR, PAGE_SIZE, nid) != NR) {
+		unmap_pages(pages, NR);
+		return NULL;
+	}
+	drain_lru();
+	return pages;
+}
+
+static bool advise(void *addr, size_t nr, int advice)
+{
+	drain_lru();
+	return !madvise(addr, nr * PAGE_SIZE, advice);
+}
+
+/* MADV_PAGEOUT. Pages that were swapped out come back to where the VMA says. */
+TEST_F_TIMEOUT(reclaim, madvise_pageout, CDM_TIMEOUT)
+{
+	long long in;
+
+	self->pages = pages_filled_on(self->nid);
+	ASSERT_NE(NULL, self->pages);
+	if (variant->swap) {
+		EXPECT_TRUE(wait_for(advise(self->pages, NR, PAGEOUT) &&
+				     !pages_on(self->pages, NR, PAGE_SIZE,
+					       self->nid)));
+	} else {
+		EXPECT_TRUE(advise(self->pages, NR, COLD));
+		EXPECT_TRUE(advise(self->pages, NR, PAGEOUT));
+		EXPECT_TRUE(advise(self->pages, NR, PAGEOUT));
+		EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+		expect_none_stolen();
+	}
+	in = vm_event("pswpin");
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	if (variant->swap)
+		EXPECT_LE(in + (long long)NR / 2, vm_event("pswpin"));
+}
+
+/* What was put there by move_pages() only comes back to ordinary memory. */
+TEST_F_TIMEOUT(reclaim, pageout_of_moved_pages, CDM_TIMEOUT)
+{
+	int back = variant->swap ? self->ram : self->nid;
+
+	ASSERT_EQ(0, run_on_node(self->ram));
+	self->pages = map_pages(NR);
+	ASSERT_NE(NULL, self->pages);
+	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(0, move_to(self->pages, NR, PAGE_SIZE, self->nid, NULL));
+	ASSERT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	if (variant->swap) {
+		EXPECT_TRUE(wait_for(advise(self->pages, NR, PAGEOUT) &&
+				     !pages_on(self->pages, NR, PAGE_SIZE,
+					       self->nid)));
+	} else {
+		EXPECT_TRUE(advise(self->pages, NR, PAGEOUT));
+	}
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+	/* One or the other may not have got farther than the swap cache. */
+	EXPECT_LE(NR - NR / 16, pages_on(self->pages, NR, PAGE_SIZE, back));
+}
+
+/* Shared memory: it has no other place than swap either. */
+TEST_F_TIMEOUT(reclaim, shmem_pageout, CDM_TIMEOUT)
+{
+	int fd;
+
+	fd = memfd_create("cdm", 0);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
+	self->pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
+			   MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+	ASSERT_EQ(0, bind_pages(self->pages, NR, MPOL_BIND,
+				NODE_BIT(self->nid), 0));
+	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	if (variant->swap) {
+		EXPECT_TRUE(wait_for(advise(self->pages, NR, PAGEOUT) &&
+				     !pages_on(self->pages, NR, PAGE_SIZE,
+					       self->nid)));
+	} else {
+		EXPECT_TRUE(advise(self->pages, NR, PAGEOUT));
+		EXPECT_TRUE(advise(self->pages, NR, PAGEOUT));
+		EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	}
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	close(fd);
+}
+
+/* memory.reclaim, which knows no zonelist but the CPU's own */
+TEST_F_TIMEOUT(reclaim, memcg_proactive, CDM_TIMEOUT)
+{
+	size_t left;
+
+	ASSERT_EQ(0, memcg_join());
+	self->pages = pages_filled_on(self->nid);
+	ASSERT_NE(NULL, self->pages);
+	if (variant->swap) {
+		EXPECT_TRUE(wait_for((memcg_set("memory.reclaim", NR * PAGE_SIZE),
+				      left = pages_on(self->pages, NR, PAGE_SIZE,
+						      self->nid),
+				      left < NR / 2)));
+	} else {
+		EXPECT_EQ(-EAGAIN, memcg_set("memory.reclaim", NR * PAGE_SIZE));
+		EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+		expect_none_stolen();
+	}
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+}
+
+/* memory.high, lowered below what is used: takes the surplus, or leaves it */
+TEST_F_TIMEOUT(reclaim, memcg_high, CDM_TIMEOUT)
+{
+	size_t left;
+
+	ASSERT_EQ(0, memcg_join());
+	self->pages = pages_filled_on(self->nid);
+	ASSERT_NE(NULL, self->pages);
+	EXPECT_EQ(0, memcg_set("memory.high", NR / 4 * PAGE_SIZE));
+	EXPECT_EQ(0, memcg_write("memory.high", "max"));
+	left = pages_on(self->pages, NR, PAGE_SIZE, self->nid);
+	if (variant->swap) {
+		EXPECT_GT(NR / 4 * 3, left);
+	} else {
+		EXPECT_EQ(NR, left);
+	}
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+}
+
+struct shared {
+	int nid;
+	size_t nr;
+	size_t filled;
+	size_t intact;
+};
+
+/* Join the cgroup, fill pages of the node, read them again. */
+static int memcg_filler(void *arg)
+{
+	struct shared *shared = arg;
+	char *pages;
+
+	if (memcg_join())
+		return 1;
+	pages = map_pages_on(shared->nr, shared->nid);
+	if (!pages)
+		return 2;
+	for (; shared->filled < shared->nr; shared->filled++)
+		fill_page(pages + shared->filled * PAGE_SIZE,
+			  SEED + shared->filled);
+	shared->intact = pages_intact(pages, shared->nr, PAGE_SIZE, SEED);
+	return 0;
+}
+
+/* Uses memory all the time, on the node and elsewhere. */
+static int bystander(void *arg)
+{
+	struct shared *shared = arg;
+	char *own = map_pages(NR), *device = map_pages_on(NR, shared->nid);
+
+	file_write("/proc/self/oom_score_adj", "1000");
+	if (!own || !device)
+		return 1;
+	for (;;) {
+		fill_pages(own, NR, PAGE_SIZE, SEED);
+		fill_pages(device, NR, PAGE_SIZE, SEED);
+		madvise(own, NR * PAGE_SIZE, MADV_DONTNEED);
+		usleep(1000);
+	}
+}
+
+/*
+ * All that is charged to a cgroup is on the node, and more than its limit.
+ * Where nothing can be reclaimed its OOM killer ends that task, and no other,
+ * however good a victim.
+ */
+TEST_F_TIMEOUT(reclaim, memcg_limit, CDM_TIMEOUT)
+{
+	struct shared *shared = shared_page();
+	long long killed = vm_event("oom_kill");
+
+	ASSERT_NE(NULL, shared);
+	shared->nid = self->nid;
+	shared->nr = 3 * MB / PAGE_SIZE;
+	ASSERT_EQ(0, memcg_set("memory.max", 2 * MB));
+	self->bystander = spawn(bystander, shared);
+	ASSERT_LT(0, self->bystander);
+
+	self->child = spawn(memcg_filler, shared);
+	ASSERT_LT(0, self->child);
+	if (variant->swap) {
+		EXPECT_EQ(0, reap(self->child));
+		EXPECT_EQ(shared->nr, shared->intact);
+		EXPECT_EQ(killed, vm_event("oom_kill"));
+	} else {
+		EXPECT_EQ(-SIGKILL, reap(self->child));
+		/* Not before it had to */
+		EXPECT_LE(MB / PAGE_SIZE, shared->filled);
+		EXPECT_EQ(1, memcg_number("memory.events", "oom_kill"));
+		EXPECT_EQ(killed + 1, vm_event("oom_kill"));
+	}
+	self->child = 0;
+	EXPECT_EQ(0, kill(self->bystander, 0));
+	EXPECT_EQ(0, waitpid(self->bystander, NULL, WNOHANG));
+}
+
+/* What a thread has run for, in nanoseconds; found by its name */
+static long long kthread_runtime(const char *name)
+{
+	long long runtime = -1;
+	char path[64], comm[64];
+	int pid;
+
+	/* Threads of hot-added nodes are young. */
+	for (pid = 2; pid < 32768 && runtime < 0; pid++) {
+		snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+		if (file_read(path, comm, sizeof(comm)) <= 0 ||
+		    strcmp(comm, name))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/schedstat", pid);
+		runtime = file_number(path);
+	}
+	return runtime;
+}
+
+static int filler(void *arg)
+{
+	struct shared *shared = arg;
+	char *pages;
+
+	file_write("/proc/self/oom_score_adj", "1000");
+	pages = map_pages_on(shared->nr, shared->nid);
+	if (!pages)
+		return 2;
+	for (; shared->filled < shared->nr; shared->filled++)
+		fill_page(pages + shared->filled * PAGE_SIZE,
+			  SEED + shared->filled);
+	shared->intact = pages_intact(pages, shared->nr, PAGE_SIZE, SEED);
+	return 0;
+}
+
+/* Keeps asking for pages that are not there. */
+static int beggar(void *arg)
+{
+	struct shared *shared = arg;
+	char *pages = map_pages_on(NR, shared->nid);
+
+	if (!pages)
+		return 1;
+	for (;;) {
+		mlock(pages, NR * PAGE_SIZE);
+		munlock(pages, NR * PAGE_SIZE);
+		madvise(pages, NR * PAGE_SIZE, MADV_DONTNEED);
+		shared->filled++;
+	}
+}
+
+/*
+ * The node is full. Where pages can be swapped out, kswapd and direct reclaim
+ * make room for who needs some. Where not, he gets SIGBUS, as of every full
+ * node, and kswapd knows that there is nothing to do, and sleeps.
+ */
+TEST_F_TIMEOUT(reclaim, node_full, CDM_TIMEOUT)
+{
+	struct shared *shared = shared_page();
+	long long killed = vm_event("oom_kill");
+	long long before, after;
+	size_t asked, nr;
+	char name[16];
+	char *pages;
+
+	if (!variant->caps)
+		return;		/* would fill the machine; see isolation.c */
+	ASSERT_NE(NULL, shared);
+	nr = node_meminfo(self->nid, "MemFree") * 1024 / PAGE_SIZE - 64;
+	pages = map_pages_on(nr, self->nid);
+	ASSERT_NE(NULL, pages);
+	/* Below every watermark */
+	madvise(pages, nr * PAGE_SIZE, MADV_POPULATE_WRITE);
+	shared->nid = self->nid;
+	shared->nr = 3 * MB / PAGE_SIZE;
+	self->child = spawn(filler, shared);
+	ASSERT_LT(0, self->child);
+	if (variant->swap) {
+		EXPECT_EQ(0, reap(self->child));
+		self->child = 0;
+		EXPECT_EQ(shared->nr, shared->intact);
+		EXPECT_LT(self->stolen + 512, node_stolen(self->nid));
+		EXPECT_LT(0, node_event(self->nid, "pgscan_kswapd"));
+	} else {
+		EXPECT_EQ(-SIGBUS, reap(self->child));
+		expect_none_stolen();
+
+		shared->filled = 0;
+		self->child = spawn(beggar, shared);
+		ASSERT_LT(0, self->child);
+		EXPECT_TRUE(wait_for(shared->filled > 2));
+		snprintf(name, sizeof(name), "kswapd%d", self->nid);
+		before = kthread_runtime(name);
+		asked = shared->filled;
+		EXPECT_LE(0, before);
+		sleep(2);
+		after = kthread_runtime(name);
+		EXPECT_TRUE(wait_for(shared->filled > asked));
+		kill_and_reap(self->child);
+		self->child = 0;
+		TH_LOG("%s ran for %lld us of two seconds", name,
+		       (after - before) / 1000);
+		/* A tenth of it is not idle either, but no spinning. */
+		EXPECT_GT(200000000LL, after - before);
+		expect_none_stolen();
+	}
+	EXPECT_EQ(killed, vm_event("oom_kill"));
+	unmap_pages(pages, nr);
+}
+
+/* nodeN/reclaim */
+TEST_F_TIMEOUT(reclaim, node_proactive, CDM_TIMEOUT)
+{
+	char path[128], text[32];
+	int ret;
+
+	if (!variant->caps)
+		return;		/* has a threshold of page cache there */
+	self->pages = pages_filled_on(self->nid);
+	ASSERT_NE(NULL, self->pages);
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/reclaim", self->nid);
+	snprintf(text, sizeof(text), "%zu", NR * PAGE_SIZE);
+	if (variant->swap) {
+		EXPECT_TRUE(wait_for((ret = file_write(path, text),
+				      ret != -EOPNOTSUPP &&
+				      pages_on(self->pages, NR, PAGE_SIZE,
+					       self->nid) < NR / 2)));
+	} else {
+		EXPECT_EQ(variant->reclaim ? -EAGAIN : -EOPNOTSUPP,
+			  file_write(path, text));
+		EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+		expect_none_stolen();
+	}
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+}
+
+/* Eviction of a generation by hand, through debugfs */
+TEST_F_TIMEOUT(reclaim, lru_gen_evict, CDM_TIMEOUT)
+{
+	static const char lru_gen[] = "/sys/kernel/debug/lru_gen";
+	unsigned long long id;
+	char text[64], line[256];
+	bool found = false;
+	int ret;
+	FILE *f;
+
+	f = fopen(lru_gen, "r");
+	ASSERT_NE(NULL, f);
+	while (!found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "memcg %llu", &id) == 1;
+	fclose(f);
+	ASSERT_TRUE(found);
+	snprintf(text, sizeof(text), "- %llu %d 0", id, self->nid);
+	ret = file_write(lru_gen, text);
+	EXPECT_EQ(variant->reclaim ? 0 : -EOPNOTSUPP, ret);
+}
+
+/* MADV_FREE: content that its owner gave up needs no swap. */
+TEST_F_TIMEOUT(reclaim, madvise_free, CDM_TIMEOUT)
+{
+	size_t half = NR / 2;
+	char *lazy;
+
+	ASSERT_EQ(0, memcg_join());
+	self->pages = pages_filled_on(self->nid);
+	ASSERT_NE(NULL, self->pages);
+	lazy = self->pages + half * PAGE_SIZE;
+	ASSERT_TRUE(advise(lazy, half, MADV_FREE));
+	drain_lru();
+	if (variant->reclaim) {
+		EXPECT_TRUE(wait_for((memcg_set("memory.reclaim", half * PAGE_SIZE),
+				      pages_on(lazy, half, PAGE_SIZE,
+					       self->nid) < half / 4)));
+	} else {
+		memcg_set("memory.reclaim", half * PAGE_SIZE);
+	}
+	if (!variant->swap)
+		EXPECT_EQ(half, pages_on(self->pages, half, PAGE_SIZE, self->nid));
+	if (!variant->reclaim) {
+		EXPECT_EQ(half, pages_on(lazy, half, PAGE_SIZE, self->nid));
+		EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+		expect_none_stolen();
+	}
+	EXPECT_EQ(half, pages_intact(self->pages, half, PAGE_SIZE, SEED));
+}
+
+TEST_HARNESS_MAIN
