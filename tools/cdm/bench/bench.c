@@ -43,9 +43,15 @@
 #define HUGE	(BATCH * PAGE)
 #define MAX_BATCHES	512
 
+/*
+ * Linux numbers the nodes in the order in which it meets them in the SRAT: those
+ * with CPUs, with devices, with memory.
+ */
 #define NODE_RAM	0		/* has the CPU */
-#define NODE_FAR	1		/* ordinary memory, no CPU */
-#define NODE_DEV	2		/* the first device */
+#define NODE_DEV	1		/* the first of 8 devices */
+#define NODE_FAR	9		/* ordinary memory, no CPU */
+#define str(x)		#x
+#define xstr(x)		str(x)
 
 #define PCI		"/sys/bus/pci/"
 #define KSM		"/sys/kernel/mm/ksm/"
@@ -54,6 +60,7 @@
 static int out, module;
 static const char *mode = "none";	/* none, kmem, cdm */
 static int nr_devices;
+static bool quick;			/* fewer batches */
 
 /* Results of a workload, shared with children */
 static struct batches {
@@ -100,6 +107,12 @@ static void batch(unsigned long took, unsigned long nr)
 {
 	check(batches->nr < MAX_BATCHES);
 	batches->value[batches->nr++] = (double)took / nr;
+}
+
+/* How many batches of @nr a run does */
+static int rounds(int nr)
+{
+	return !quick || nr <= 4 ? nr : nr < 32 ? 4 : nr / 8;
 }
 
 static int compare(const void *a, const void *b)
@@ -338,27 +351,27 @@ static void fault_on(const char *name, const char *exit_name, int nid, int nr)
 
 static void fault(void)
 {
-	fault_on("fault_4k", "unmap_4k", -1, 96);
+	fault_on("fault_4k", "unmap_4k", -1, rounds(96));
 }
 
 static void fault_far(void)
 {
-	fault_on("fault_bind_far", "unmap_far", NODE_FAR, 48);
+	fault_on("fault_bind_far", "unmap_far", NODE_FAR, rounds(48));
 }
 
 static void fault_dev(void)
 {
-	fault_on("fault_bind_dev", "unmap_dev", NODE_DEV, 48);
+	fault_on("fault_bind_dev", "unmap_dev", NODE_DEV, rounds(48));
 }
 
 static void fault_thp_on(const char *name, int nid)
 {
-	char *addr = map(24 * BATCH, nid);
+	int i, nr = rounds(24);
+	char *addr = map(nr * BATCH, nid);
 	unsigned long start;
-	int i;
 
-	check(!madvise(addr, 24 * HUGE, MADV_HUGEPAGE));
-	for (i = 0; i < 24; i++) {
+	check(!madvise(addr, nr * HUGE, MADV_HUGEPAGE));
+	for (i = 0; i < nr; i++) {
 		start = ticks();
 		touch(addr + i * HUGE, 1);
 		batch(ticks() - start, 1);
@@ -387,14 +400,14 @@ static void fork_on(const char *fork_name, const char *cow_name,
 	unsigned long start, forked, ended, i;
 	double cow[24 * 8], left[24];
 	pid_t pid;
-	int round;
+	int round, nr_rounds = rounds(24);
 
 	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	check(shared != MAP_FAILED);
 	touch(addr, nr * BATCH);
 	memset(shared, 0, sizeof(*shared));
-	for (round = 0; round < 24; round++) {
+	for (round = 0; round < nr_rounds; round++) {
 		start = ticks();
 		pid = fork();
 		if (!pid) {
@@ -415,10 +428,10 @@ static void fork_on(const char *fork_name, const char *cow_name,
 		left[round] = ended - shared->end;
 	}
 	report(fork_name);
-	for (i = 0; i < 24 * nr; i++)
+	for (i = 0; i < nr_rounds * nr; i++)
 		batch(cow[i], BATCH);
 	report(cow_name);
-	for (i = 0; i < 24; i++)
+	for (i = 0; i < (unsigned long)nr_rounds; i++)
 		batch(left[i], nr * BATCH);
 	report(exit_name);
 }
@@ -435,10 +448,10 @@ static void forks_dev(void)
 
 static void page_cache(void)
 {
-	const int nr = 64;
-	unsigned long start, i;
+	const unsigned long nr = rounds(64);
+	unsigned long start, i, round;
 	char *buf = map(BATCH, -1), *addr;
-	int fd, round;
+	int fd;
 
 	check(!mkdir("/ramfs", 0700) && !mount("ramfs", "/ramfs", "ramfs", 0, NULL));
 	fd = open("/ramfs/file", O_RDWR | O_CREAT, 0600);
@@ -486,17 +499,18 @@ static void page_cache(void)
 }
 
 static void call(const char *name, unsigned long cmd, char *addr,
-		 unsigned long nr, int rounds)
+		 unsigned long nr, int calls)
 {
 	struct cdm_bench b = { .nr = nr };
 	int i;
 
-	for (i = 0; i < rounds; i++) {
+	calls = rounds(calls);
+	for (i = 0; i < calls; i++) {
 		b.addr = (unsigned long)addr;
 		if (ioctl(module, cmd, &b) || b.done != nr)
 			fail("%s: %llu of %lu", name, b.done, nr);
 		/* The first ones fill caches. */
-		if (i >= rounds / 8)
+		if (i >= calls / 8)
 			batch(b.ticks, nr);
 	}
 	report(name);
@@ -546,10 +560,10 @@ static void numa_scan_on(const char *name, int nid, bool mixed)
 {
 	struct cdm_bench b = { .nr = BATCH };
 	unsigned long marked = 0;
+	int i, nr = rounds(48);
 	char *addr;
-	int i;
 
-	for (i = 0; i < 48; i++) {
+	for (i = 0; i < nr; i++) {
 		addr = map(BATCH, mixed ? NODE_FAR : nid);
 		touch(addr, BATCH);
 		if (mixed && move(addr, BATCH, 2, nid, NULL) != BATCH / 2)
@@ -561,7 +575,7 @@ static void numa_scan_on(const char *name, int nid, bool mixed)
 		check(!munmap(addr, HUGE));
 	}
 	report(name);
-	say("I marked:%s %.3f\n", name, (double)marked / (48 * BATCH));
+	say("I marked:%s %.3f\n", name, (double)marked / (nr * BATCH));
 }
 
 static void numa_scan(void)
@@ -585,17 +599,17 @@ static void move_between(const char *there, const char *back, int nid)
 	char *addr = map(BATCH, -1);
 	double took_back[32];
 	unsigned long took;
-	int i;
+	int i, nr = rounds(32);
 
 	touch(addr, BATCH);
-	for (i = 0; i < 32; i++) {
+	for (i = 0; i < nr; i++) {
 		check(move(addr, BATCH, 1, nid, &took) == BATCH);
 		batch(took, BATCH);
 		check(move(addr, BATCH, 1, NODE_RAM, &took) == BATCH);
 		took_back[i] = took;
 	}
 	report(there);
-	for (i = 0; i < 32; i++)
+	for (i = 0; i < nr; i++)
 		batch(took_back[i], BATCH);
 	report(back);
 }
@@ -615,10 +629,10 @@ static void migrate_between(const char *there, const char *back, int nid)
 	char *addr = map(8 * BATCH, -1);
 	unsigned long from = 1UL << NODE_RAM, to = 1UL << nid, start;
 	double took_back[12];
-	int i;
+	int i, nr = rounds(12);
 
 	touch(addr, 8 * BATCH);
-	for (i = 0; i < 12; i++) {
+	for (i = 0; i < nr; i++) {
 		start = ticks();
 		check(syscall(SYS_migrate_pages, 0, 64, &from, &to) >= 0);
 		batch(ticks() - start, 8 * BATCH);
@@ -627,7 +641,7 @@ static void migrate_between(const char *there, const char *back, int nid)
 		took_back[i] = ticks() - start;
 	}
 	report(there);
-	for (i = 0; i < 12; i++)
+	for (i = 0; i < nr; i++)
 		batch(took_back[i], 8 * BATCH);
 	report(back);
 }
@@ -823,7 +837,7 @@ static void bind_devices(void)
 		load("/cdm_ivshmem.ko",
 		     "caps=migrate,gup,longterm_pin,thp,reclaim,swap,interleave");
 	} else {
-		load("/dax_ivshmem.ko", "nid=2");
+		load("/dax_ivshmem.ko", "nid=" xstr(NODE_DEV));
 	}
 	snprintf(path, sizeof(path), PCI "drivers/%s/bind", driver);
 	took = write_run_time(path, names[0]);
@@ -909,6 +923,7 @@ int main(void)
 	/* What stands on the command line and is no parameter of the kernel */
 	if (getenv("bench_mode"))
 		mode = getenv("bench_mode");
+	quick = getenv("bench_quick");
 	if (getenv("bench_devices"))
 		nr_devices = atoi(getenv("bench_devices"));
 
@@ -932,7 +947,7 @@ int main(void)
 		run(bind_devices);
 	info("has_memory", "/sys/devices/system/node/has_memory");
 	info("has_coherent_memory", "/sys/devices/system/node/has_coherent_memory");
-	info("cdm_caps", "/sys/devices/system/node/node2/cdm_caps");
+	info("cdm_caps", "/sys/devices/system/node/node" xstr(NODE_DEV) "/cdm_caps");
 	for (i = 0; i < sizeof(always) / sizeof(always[0]); i++)
 		run(always[i]);
 	if (nr_devices)

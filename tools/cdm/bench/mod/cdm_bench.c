@@ -4,7 +4,6 @@
  * balancing, the allocators. Under -icount shift=0 the TSC counts instructions.
  */
 #include <linux/fs.h>
-#include <linux/huge_mm.h>
 #include <linux/kprobes.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
