@@ -14,6 +14,8 @@ help:
 	@echo '  make shell        a shell in the guest'
 	@echo "  make vm CMD='...' a command in the guest ($(T)/vm --help: more)"
 	@echo '  make objcmp       with CDM=n: is the code of every touched object as it was?'
+	@echo '  make bench        what it costs: instructions against the base kernel'
+	@echo '  make bench-check  do the results of make bench stay within the budget?'
 	@echo '  make lint         checkpatch, rustfmt, clippy, sparse, kernel-doc, shellcheck'
 	@echo
 	@echo '  make setup        only the toolchain root, in the cache directory'
@@ -26,6 +28,7 @@ help:
 	@echo '  make distclean    remove build/ and the cache'
 	@echo
 	@echo '  KDIR=DIR          take the source of Linux 7.3 from DIR'
+	@echo '  BENCH="--boots 1" make bench: options of tools/cdm/bench/bench'
 	@echo '  TESTS="a b"       make test: only these kselftests'
 
 setup:
@@ -52,6 +55,15 @@ lint: setup
 
 objcmp: setup
 	@$(T)/objcmp
+
+bench: setup
+	@$(T)/bench/bench $(BENCH)
+
+bench-check:
+	@$(T)/bench/bench --check
+
+bench-doc:
+	@$(T)/bench/bench --doc Documentation/mm/cdm-cost.rst
 
 kernel: setup
 	@$(T)/kernel run
