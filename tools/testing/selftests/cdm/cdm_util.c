@@ -838,6 +838,22 @@ size_t pages_on(const void *addr, size_t nr, size_t stride, int nid)
 	return count;
 }
 
+/* Fresh pages of a node, filled, all of them really there; or NULL */
+char *filled_pages_on(size_t nr, int nid, unsigned long seed)
+{
+	char *pages = map_pages_on(nr, nid);
+
+	if (!pages)
+		return NULL;
+	fill_pages(pages, nr, PAGE_SIZE, seed);
+	if (pages_on(pages, nr, PAGE_SIZE, nid) != nr) {
+		unmap_pages(pages, nr);
+		return NULL;
+	}
+	drain_lru();
+	return pages;
+}
+
 int page_node(const void *addr)
 {
 	int node;

@@ -142,6 +142,7 @@ void fill_pages(void *addr, size_t nr, size_t stride, unsigned long seed);
 size_t pages_intact(const void *addr, size_t nr, size_t stride, unsigned long seed);
 int pages_nodes(const void *addr, size_t nr, size_t stride, int *nodes);
 size_t pages_on(const void *addr, size_t nr, size_t stride, int nid);
+char *filled_pages_on(size_t nr, int nid, unsigned long seed);
 int page_node(const void *addr);
 long move_to(void *addr, size_t nr, size_t stride, int nid, int *status);
 size_t count_status(const int *status, size_t nr, int value);

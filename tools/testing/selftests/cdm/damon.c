@@ -130,14 +130,10 @@ FIXTURE_SETUP(damon)
 	ASSERT_LE(0, self->nid);
 	self->ram = ram_node(0);
 	ASSERT_LE(0, self->ram);
-	self->device = map_pages_on(NR, self->nid);
+	self->device = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->device);
-	fill_pages(self->device, NR, PAGE_SIZE, SEED);
-	ASSERT_EQ(NR, pages_on(self->device, NR, PAGE_SIZE, self->nid));
-	self->ordinary = map_pages_on(NR, self->ram);
+	self->ordinary = filled_pages_on(NR, self->ram, SEED);
 	ASSERT_NE(NULL, self->ordinary);
-	fill_pages(self->ordinary, NR, PAGE_SIZE, SEED);
-	drain_lru();
 }
 
 FIXTURE_TEARDOWN_PARENT(damon)
@@ -273,10 +269,8 @@ TEST_F_TIMEOUT(damon, migrate_virtual, CDM_TIMEOUT)
 	/* Control: from one ordinary node to another */
 	damon_stop();
 	unmap_pages(self->ordinary, NR);
-	self->ordinary = map_pages_on(NR, self->ram);
+	self->ordinary = filled_pages_on(NR, self->ram, SEED);
 	ASSERT_NE(NULL, self->ordinary);
-	fill_pages(self->ordinary, NR, PAGE_SIZE, SEED);
-	drain_lru();
 	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->ordinary,
 				 NR * PAGE_SIZE, "migrate_cold", ram_node(1), 0));
 	EXPECT_LEAVES(true, self->ordinary, self->ram);

@@ -82,13 +82,10 @@ FIXTURE_SETUP(gup)
 	ASSERT_LE(0, self->nid);
 	self->ram = ram_node(0);
 	ASSERT_LE(0, self->ram);
-	self->pages = map_pages_on(NR, self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
-	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
-	ASSERT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
-	self->ordinary = map_pages_on(NR, self->ram);
+	self->ordinary = filled_pages_on(NR, self->ram, SEED);
 	ASSERT_NE(NULL, self->ordinary);
-	fill_pages(self->ordinary, NR, PAGE_SIZE, SEED);
 }
 
 FIXTURE_TEARDOWN_PARENT(gup)
@@ -284,6 +281,38 @@ TEST_F_TIMEOUT(gup, splice_from_memfd, CDM_TIMEOUT)
 	WRITE_ONCE(*(unsigned long *)pages, ~before);
 	ASSERT_EQ((ssize_t)sizeof(word), read(fds[0], &word, sizeof(word)));
 	EXPECT_EQ(variant->gup ? ~before : before, word);
+}
+
+/* The same of the page cache of a file, that was moved there */
+TEST_F_TIMEOUT(gup, splice_from_file, CDM_TIMEOUT)
+{
+	unsigned long word, before;
+	int fd, fds[2], status;
+	loff_t offset = 0;
+	char *page;
+
+	self->nid = cdm_node_up(variant->gup ? "migrate,pagecache,gup" :
+					       "migrate,pagecache");
+	ASSERT_LE(0, self->nid);
+	fd = open(SCRATCH, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(PAGE_SIZE, write(fd, self->ordinary, PAGE_SIZE));
+	ASSERT_EQ(0, fsync(fd));
+	page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, page);
+	before = READ_ONCE(*(unsigned long *)page);
+	drain_lru();
+	ASSERT_LE(0, move_to(page, 1, PAGE_SIZE, self->nid, &status));
+	ASSERT_EQ(self->nid, page_node(page));
+
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ((ssize_t)sizeof(word),
+		  splice(fd, &offset, fds[1], NULL, sizeof(word), 0));
+	WRITE_ONCE(*(unsigned long *)page, ~before);
+	ASSERT_EQ((ssize_t)sizeof(word), read(fds[0], &word, sizeof(word)));
+	EXPECT_EQ(variant->gup ? ~before : before, word);
+	ASSERT_EQ(self->nid, page_node(page));
+	munmap(page, PAGE_SIZE);
 }
 
 /* All of it by sendfile: the data must be right either way */

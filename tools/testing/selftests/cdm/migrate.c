@@ -53,27 +53,13 @@ FIXTURE_TEARDOWN_PARENT(migrate)
 	settings_restore();
 }
 
-static char *pages_filled_on(int nid)
-{
-	char *pages = map_pages_on(NR, nid);
-
-	if (!pages)
-		return NULL;
-	fill_pages(pages, NR, PAGE_SIZE, SEED);
-	if (pages_on(pages, NR, PAGE_SIZE, nid) != NR) {
-		unmap_pages(pages, NR);
-		return NULL;
-	}
-	return pages;
-}
-
 /* move_pages() from the device to RAM */
 TEST_F_TIMEOUT(migrate, move_pages_out, CDM_TIMEOUT)
 {
 	int expected = variant->allowed ? self->ram : -EOPNOTSUPP;
 	int where = variant->allowed ? self->ram : self->nid;
 
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
 
 	EXPECT_EQ(0, move_to(self->pages, NR, PAGE_SIZE, self->ram,
@@ -89,7 +75,7 @@ TEST_F_TIMEOUT(migrate, move_pages_in, CDM_TIMEOUT)
 	int expected = variant->allowed ? self->nid : -EOPNOTSUPP;
 	int where = variant->allowed ? self->nid : self->ram;
 
-	self->pages = pages_filled_on(self->ram);
+	self->pages = filled_pages_on(NR, self->ram, SEED);
 	ASSERT_NE(NULL, self->pages);
 
 	EXPECT_EQ(0, move_to(self->pages, NR, PAGE_SIZE, self->nid,
@@ -108,9 +94,9 @@ TEST_F_TIMEOUT(migrate, move_pages_answers_per_page, CDM_TIMEOUT)
 	char *device, *ram;
 
 	ASSERT_LE(0, other);
-	device = pages_filled_on(self->nid);
+	device = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, device);
-	ram = pages_filled_on(self->ram);
+	ram = filled_pages_on(NR, self->ram, SEED);
 	ASSERT_NE(NULL, ram);
 	self->pages = map_pages(1);
 	ASSERT_NE(NULL, self->pages);
@@ -143,7 +129,7 @@ TEST_F_TIMEOUT(migrate, migrate_pages_out, CDM_TIMEOUT)
 	int where = variant->allowed ? self->ram : self->nid;
 	long ret;
 
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
 
 	ret = migrate_pages(0, 64, &from, &to);
@@ -160,7 +146,7 @@ TEST_F_TIMEOUT(migrate, migrate_pages_in, CDM_TIMEOUT)
 	int where = variant->allowed ? self->nid : self->ram;
 	long ret;
 
-	self->pages = pages_filled_on(self->ram);
+	self->pages = filled_pages_on(NR, self->ram, SEED);
 	ASSERT_NE(NULL, self->pages);
 
 	/* How many did not move; those of libraries never do, page cache is denied */
@@ -177,7 +163,7 @@ TEST_F_TIMEOUT(migrate, mbind_strict_out, CDM_TIMEOUT)
 {
 	int where = variant->allowed ? self->ram : self->nid;
 
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
 
 	EXPECT_EQ(variant->allowed ? 0 : -EIO,
@@ -191,7 +177,7 @@ TEST_F_TIMEOUT(migrate, mbind_strict_in, CDM_TIMEOUT)
 {
 	int where = variant->allowed ? self->nid : self->ram;
 
-	self->pages = pages_filled_on(self->ram);
+	self->pages = filled_pages_on(NR, self->ram, SEED);
 	ASSERT_NE(NULL, self->pages);
 
 	EXPECT_EQ(variant->allowed ? 0 : -EIO,
@@ -208,9 +194,9 @@ TEST_F_TIMEOUT(migrate, mbind_move, CDM_TIMEOUT)
 	int in = variant->allowed ? self->nid : self->ram;
 	char *ram;
 
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
-	ram = pages_filled_on(self->ram);
+	ram = filled_pages_on(NR, self->ram, SEED);
 	ASSERT_NE(NULL, ram);
 
 	EXPECT_EQ(0, bind_pages(self->pages, NR, MPOL_BIND,

@@ -140,21 +140,6 @@ do {									\
 		EXPECT_EQ(self->stolen, node_stolen(self->nid));	\
 } while (0)
 
-static char *pages_filled_on(int nid)
-{
-	char *pages = map_pages_on(NR, nid);
-
-	if (!pages)
-		return NULL;
-	fill_pages(pages, NR, PAGE_SIZE, SEED);
-	if (pages_on(pages, NR, PAGE_SIZE, nid) != NR) {
-		unmap_pages(pages, NR);
-		return NULL;
-	}
-	drain_lru();
-	return pages;
-}
-
 static bool advise(void *addr, size_t nr, int advice)
 {
 	drain_lru();
@@ -166,7 +151,7 @@ TEST_F_TIMEOUT(reclaim, madvise_pageout, CDM_TIMEOUT)
 {
 	long long in;
 
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
 	if (variant->swap) {
 		EXPECT_TRUE(wait_for(advise(self->pages, NR, PAGEOUT) &&
@@ -244,7 +229,7 @@ TEST_F_TIMEOUT(reclaim, memcg_proactive, CDM_TIMEOUT)
 	size_t left;
 
 	ASSERT_EQ(0, memcg_join());
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
 	if (variant->swap) {
 		EXPECT_TRUE(wait_for((memcg_set("memory.reclaim", NR * PAGE_SIZE),
@@ -265,7 +250,7 @@ TEST_F_TIMEOUT(reclaim, memcg_high, CDM_TIMEOUT)
 	size_t left;
 
 	ASSERT_EQ(0, memcg_join());
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
 	EXPECT_EQ(0, memcg_set("memory.high", NR / 4 * PAGE_SIZE));
 	EXPECT_EQ(0, memcg_write("memory.high", "max"));
@@ -473,7 +458,7 @@ TEST_F_TIMEOUT(reclaim, node_proactive, CDM_TIMEOUT)
 
 	if (!variant->caps)
 		return;		/* has a threshold of page cache there */
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
 	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/reclaim", self->nid);
 	snprintf(text, sizeof(text), "%zu", NR * PAGE_SIZE);
@@ -519,7 +504,7 @@ TEST_F_TIMEOUT(reclaim, madvise_free, CDM_TIMEOUT)
 	char *lazy;
 
 	ASSERT_EQ(0, memcg_join());
-	self->pages = pages_filled_on(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, self->pages);
 	lazy = self->pages + half * PAGE_SIZE;
 	ASSERT_TRUE(advise(lazy, half, MADV_FREE));

@@ -106,12 +106,10 @@ static void unpoison(unsigned long pfn)
 
 TEST_F_TIMEOUT(soft_offline, page, CDM_TIMEOUT)
 {
-	char *pages = map_pages_on(NR, self->nid);
+	char *pages = filled_pages_on(NR, self->nid, SEED);
 	unsigned long pfn;
 
 	ASSERT_NE(NULL, pages);
-	fill_pages(pages, NR, PAGE_SIZE, SEED);
-	ASSERT_EQ(NR, pages_on(pages, NR, PAGE_SIZE, self->nid));
 	pfn = page_pfn(pages);
 	ASSERT_NE(0, pfn);
 
@@ -185,12 +183,10 @@ TEST_F_TIMEOUT(soft_offline, broken_page, CDM_TIMEOUT)
 		.sa_sigaction = on_sigbus,
 		.sa_flags = SA_SIGINFO,
 	};
-	char *pages = map_pages_on(NR, self->nid);
+	char *pages = filled_pages_on(NR, self->nid, SEED);
 	unsigned long pfn;
 
 	ASSERT_NE(NULL, pages);
-	fill_pages(pages, NR, PAGE_SIZE, SEED);
-	ASSERT_EQ(NR, pages_on(pages, NR, PAGE_SIZE, self->nid));
 	pfn = page_pfn(pages);
 	ASSERT_NE(0, pfn);
 	ASSERT_EQ(0, sigaction(SIGBUS, &action, NULL));
