@@ -10,6 +10,7 @@
 #ifndef _LINUX_CDM_H
 #define _LINUX_CDM_H
 
+#include <linux/bits.h>
 #include <linux/jump_label.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
@@ -99,7 +100,7 @@ extern nodemask_t cdm_nameable_nodes;
  * page or to look at it. What a node says about CDM_ALLOW_GUP does not matter.
  */
 #ifdef CONFIG_CDM
-#define FOLL_CPU_ONLY		(1 << 13)
+#define FOLL_CPU_ONLY		BIT(13)
 #else
 #define FOLL_CPU_ONLY		0
 #endif

@@ -28,7 +28,7 @@ FIXTURE(damon)
 	int ram;
 	char *device;
 	char *ordinary;
-	volatile bool stop;
+	bool stop;
 };
 
 FIXTURE_VARIANT(damon)
@@ -156,12 +156,14 @@ static bool pages_leave(const char *addr, int nid, size_t left)
 }
 
 /* If it is allowed, most of them go; if not, all stay */
-#define EXPECT_LEAVES(expected, addr, nid)				\
-	EXPECT_EQ(expected, pages_leave(addr, nid, (expected) ? NR / 2 : 0))
+static bool leave_if(bool expected, char *addr, int nid)
+{
+	return pages_leave(addr, nid, expected ? NR / 2 : 0) == expected;
+}
 
 struct toucher {
 	const char *addr;
-	const volatile bool *stop;
+	const bool *stop;
 };
 
 static void *touch_all(void *arg)
@@ -169,7 +171,7 @@ static void *touch_all(void *arg)
 	struct toucher *toucher = arg;
 	size_t i;
 
-	while (!*toucher->stop) {
+	while (!READ_ONCE(*toucher->stop)) {
 		for (i = 0; i < NR; i++)
 			READ_ONCE(toucher->addr[i * PAGE_SIZE]);
 		usleep(1000);
@@ -180,7 +182,7 @@ static void *touch_all(void *arg)
 /* Does it see that these pages are used all the time? */
 static bool sees_accesses(struct __test_metadata *_metadata, const char *ops,
 			  const char *addr, unsigned long long start,
-			  unsigned long long size, volatile bool *stop,
+			  unsigned long long size, bool *stop,
 			  bool expected)
 {
 	struct toucher toucher = { .addr = addr, .stop = stop };
@@ -188,7 +190,7 @@ static bool sees_accesses(struct __test_metadata *_metadata, const char *ops,
 	long long seen = 0;
 	pthread_t thread;
 
-	*stop = false;
+	WRITE_ONCE(*stop, false);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, touch_all, &toucher));
 	ASSERT_EQ(0, damon_start(ops, start, size, "stat", -1, 1));
 	while (seen <= 0 && time(NULL) < end) {
@@ -196,7 +198,7 @@ static bool sees_accesses(struct __test_metadata *_metadata, const char *ops,
 		seen = damon_tried();
 		ASSERT_LE(0, seen);
 	}
-	*stop = true;
+	WRITE_ONCE(*stop, true);
 	pthread_join(thread, NULL);
 	damon_stop();
 	return seen > 0;
@@ -236,10 +238,10 @@ TEST_F_TIMEOUT(damon, pageout_virtual, CDM_TIMEOUT)
 {
 	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->device,
 				 NR * PAGE_SIZE, "pageout", -1, 0));
-	EXPECT_LEAVES(variant->allowed, self->device, self->nid);
+	EXPECT_TRUE(leave_if(variant->allowed, self->device, self->nid));
 	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->ordinary,
 				 NR * PAGE_SIZE, "pageout", -1, 0));
-	EXPECT_LEAVES(true, self->ordinary, self->ram);
+	EXPECT_TRUE(leave_if(true, self->ordinary, self->ram));
 	damon_stop();
 	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
 	EXPECT_EQ(NR, pages_intact(self->ordinary, NR, PAGE_SIZE, SEED));
@@ -249,7 +251,7 @@ TEST_F_TIMEOUT(damon, pageout_physical, CDM_TIMEOUT)
 {
 	ASSERT_EQ(0, damon_start("paddr", cdm_device(0)->start,
 				 cdm_device(0)->size, "pageout", -1, 0));
-	EXPECT_LEAVES(variant->allowed, self->device, self->nid);
+	EXPECT_TRUE(leave_if(variant->allowed, self->device, self->nid));
 	damon_stop();
 	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
 }
@@ -259,10 +261,10 @@ TEST_F_TIMEOUT(damon, migrate_virtual, CDM_TIMEOUT)
 {
 	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->device,
 				 NR * PAGE_SIZE, "migrate_cold", self->ram, 0));
-	EXPECT_LEAVES(variant->allowed, self->device, self->nid);
+	EXPECT_TRUE(leave_if(variant->allowed, self->device, self->nid));
 	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->ordinary,
 				 NR * PAGE_SIZE, "migrate_cold", self->nid, 0));
-	EXPECT_LEAVES(variant->allowed, self->ordinary, self->ram);
+	EXPECT_TRUE(leave_if(variant->allowed, self->ordinary, self->ram));
 	EXPECT_EQ(variant->allowed,
 		  pages_on(self->ordinary, NR, PAGE_SIZE, self->nid) > 0);
 
@@ -273,7 +275,7 @@ TEST_F_TIMEOUT(damon, migrate_virtual, CDM_TIMEOUT)
 	ASSERT_NE(NULL, self->ordinary);
 	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)self->ordinary,
 				 NR * PAGE_SIZE, "migrate_cold", ram_node(1), 0));
-	EXPECT_LEAVES(true, self->ordinary, self->ram);
+	EXPECT_TRUE(leave_if(true, self->ordinary, self->ram));
 	damon_stop();
 	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
 	EXPECT_EQ(NR, pages_intact(self->ordinary, NR, PAGE_SIZE, SEED));
@@ -283,7 +285,7 @@ TEST_F_TIMEOUT(damon, migrate_physical, CDM_TIMEOUT)
 {
 	ASSERT_EQ(0, damon_start("paddr", cdm_device(0)->start,
 				 cdm_device(0)->size, "migrate_cold", self->ram, 0));
-	EXPECT_LEAVES(variant->allowed, self->device, self->nid);
+	EXPECT_TRUE(leave_if(variant->allowed, self->device, self->nid));
 	damon_stop();
 	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
 }

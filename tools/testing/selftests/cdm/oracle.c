@@ -54,7 +54,7 @@ static int ask(const char *option, char *text, size_t size)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static int plant(int nid, const char *kind)
+static int plant_on(int nid, const char *kind)
 {
 	char args[64];
 
@@ -87,14 +87,14 @@ TEST_F_TIMEOUT(oracle, planted_pages, CDM_TIMEOUT)
 	self->nid = cdm_node_up("none");
 	ASSERT_LE(0, self->nid);
 	for (i = 0; i < ARRAY_SIZE(plants); i++) {
-		ASSERT_EQ(0, plant(self->nid, plants[i].kind));
+		ASSERT_EQ(0, plant_on(self->nid, plants[i].kind));
 		EXPECT_EQ(1, ask("", self->text, sizeof(self->text)));
 		snprintf(said, sizeof(said), ": %s (flags", plants[i].said);
 		EXPECT_NE(NULL, strstr(self->text, said))
 			TH_LOG("%s: %s", plants[i].kind, self->text);
 		/* Who did it */
 		EXPECT_NE(NULL, strstr(self->text, "[cdm_test]"));
-		ASSERT_EQ(0, plant(self->nid, "none"));
+		ASSERT_EQ(0, plant_on(self->nid, "none"));
 		EXPECT_EQ(0, ask("", self->text, sizeof(self->text)))
 			TH_LOG("after %s: %s", plants[i].kind, self->text);
 	}
@@ -114,13 +114,13 @@ TEST_F_TIMEOUT(oracle, kinds_allowed, CDM_TIMEOUT)
 			continue;
 		self->nid = cdm_node_up(plants[i].allow);
 		ASSERT_LE(0, self->nid);
-		ASSERT_EQ(0, plant(self->nid, plants[i].kind));
+		ASSERT_EQ(0, plant_on(self->nid, plants[i].kind));
 		EXPECT_EQ(1, ask("", self->text, sizeof(self->text)));
 		snprintf(said, sizeof(said), ": %s (flags", plants[i].said);
 		EXPECT_EQ(NULL, strstr(self->text, said))
 			TH_LOG("%s: %s", plants[i].kind, self->text);
 		EXPECT_NE(NULL, strstr(self->text, "allocated unnamed"));
-		ASSERT_EQ(0, plant(self->nid, "none"));
+		ASSERT_EQ(0, plant_on(self->nid, "none"));
 	}
 }
 
@@ -156,7 +156,7 @@ TEST_F_TIMEOUT(oracle, json, CDM_TIMEOUT)
 	EXPECT_EQ(0, ask("--json", self->text, sizeof(self->text)));
 	EXPECT_NE(NULL, strstr(self->text, "\"findings\": []"));
 	EXPECT_NE(NULL, strstr(self->text, "\"wrong\": 0}\n"));
-	ASSERT_EQ(0, plant(self->nid, "slab"));
+	ASSERT_EQ(0, plant_on(self->nid, "slab"));
 	EXPECT_EQ(1, ask("--json", self->text, sizeof(self->text)));
 	EXPECT_NE(NULL, strstr(self->text, "\"kind\": \"slab\""));
 	EXPECT_NE(NULL, strstr(self->text, "[cdm_test]"));

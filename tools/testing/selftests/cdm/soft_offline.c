@@ -145,8 +145,10 @@ static sigjmp_buf jump;
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
-	siglongjmp(jump, info->si_code == BUS_MCEERR_AR ||
-			 info->si_code == BUS_MCEERR_AO ? 1 : 2);
+	bool says_why = info->si_code == BUS_MCEERR_AR ||
+			info->si_code == BUS_MCEERR_AO;
+
+	siglongjmp(jump, says_why ? 1 : 2);
 }
 
 /* 0 if it can be read, 1 for a SIGBUS that says why, 2 for another one */
