@@ -273,8 +273,9 @@ TEST_F_TIMEOUT(thp, khugepaged, CDM_TIMEOUT)
 	ASSERT_EQ(0, setting(THP "/khugepaged/pages_to_scan", "4096"));
 	ASSERT_EQ(0, setting(THP "/khugepaged/scan_sleep_millisecs", "10"));
 	ASSERT_EQ(0, setting(THP "/enabled", "madvise"));
-	/* It learns of a process that says so while huge pages are on. */
-	ASSERT_EQ(0, madvise(ordinary[0], NR * PAGE_SIZE, MADV_HUGEPAGE));
+	/* It learns of a process whose VMA changes while huge pages are on. */
+	ASSERT_EQ(0, madvise(ordinary[0], HUGE, MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, madvise(ordinary[0], HUGE, MADV_HUGEPAGE));
 	for (i = 0; i < ARRAY_SIZE(ordinary); i++) {
 		EXPECT_TRUE(wait_for((drain_lru(), huge_pages(ordinary[i]) == NR)));
 		EXPECT_EQ(NR, pages_intact(ordinary[i], NR, PAGE_SIZE, SEED));
