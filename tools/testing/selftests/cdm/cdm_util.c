@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -22,6 +23,7 @@
 
 #include "kselftest.h"
 #include "cdm_util.h"
+#include "../../../../mm/gup_test.h"
 
 #define PCI_SYSFS	"/sys/bus/pci/devices"
 #define DRIVER_SYSFS	"/sys/bus/pci/drivers/cdm_ivshmem"
@@ -1280,4 +1282,120 @@ long touch_faults(const char *addr, size_t nr, size_t stride)
 		READ_ONCE(addr[i * stride]);
 	getrusage(RUSAGE_THREAD, &after);
 	return after.ru_minflt - before.ru_minflt;
+}
+
+#define TIERS		"/sys/devices/virtual/memory_tiering"
+
+/* Which tier has the node, or -1 */
+int tier_of(int nid)
+{
+	char path[128], list[64];
+	int tier;
+
+	for (tier = 0; tier < 64; tier++) {
+		snprintf(path, sizeof(path), TIERS "/memory_tier%d/nodelist", tier);
+		if (file_read(path, list, sizeof(list)) > 0 &&
+		    parse_list(list) & NODE_BIT(nid))
+			return tier;
+	}
+	return -1;
+}
+
+#define GUP_TEST	"/sys/kernel/debug/gup_test"
+
+/* How many of the pages one call of GUP gets, in one of gup_test's modes */
+size_t gup_gets(unsigned long mode, void *addr, size_t nr,
+		       unsigned int flags)
+{
+	struct gup_test test = {
+		.addr = (unsigned long)addr,
+		.size = nr * PAGE_SIZE,
+		.nr_pages_per_call = nr,
+		.gup_flags = flags,
+	};
+	int fd, ret;
+
+	fd = open(GUP_TEST, O_RDWR);
+	if (fd < 0)
+		return -1;
+	ret = ioctl(fd, mode, &test);
+	close(fd);
+	return ret ? 0 : test.size / PAGE_SIZE;
+}
+
+#define DAMON	"/sys/kernel/mm/damon/admin/kdamonds"
+
+/* Writes a value to a file below DAMON's directory, both made by printf rules */
+static int damon_set(const char *value, const char *fmt, ...)
+{
+	char path[256] = DAMON "/";
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(path + strlen(path), sizeof(path) - strlen(path), fmt, args);
+	va_end(args);
+	return file_write(path, value);
+}
+
+static int damon_set_number(unsigned long long number, const char *path)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%llu", number);
+	return damon_set(text, "%s", path);
+}
+
+void damon_stop(void)
+{
+	damon_set("off", "0/state");
+	damon_set("0", "nr_kdamonds");
+}
+
+#define CTX	"0/contexts/0/"
+#define SCHEME	CTX "schemes/0/"
+
+/*
+ * Starts DAMON on one region of this process, or with ops "paddr" of physical
+ * memory, with one scheme for what is accessed at least min_accesses times.
+ */
+int damon_start(const char *ops, unsigned long long start,
+		       unsigned long long size, const char *action,
+		       int target_nid, unsigned int min_accesses)
+{
+	bool virtual = !strcmp(ops, "vaddr");
+	int ret = 0;
+
+	damon_stop();
+	ret |= damon_set("1", "nr_kdamonds");
+	ret |= damon_set("1", "0/contexts/nr_contexts");
+	ret |= damon_set(ops, CTX "operations");
+	ret |= damon_set("5000", CTX "monitoring_attrs/intervals/sample_us");
+	ret |= damon_set("100000", CTX "monitoring_attrs/intervals/aggr_us");
+	/* The region stays what it is */
+	ret |= damon_set("600000000", CTX "monitoring_attrs/intervals/update_us");
+	ret |= damon_set("1", CTX "targets/nr_targets");
+	if (virtual)
+		ret |= damon_set_number(getpid(), CTX "targets/0/pid_target");
+	ret |= damon_set("1", CTX "targets/0/regions/nr_regions");
+	ret |= damon_set_number(start, CTX "targets/0/regions/0/start");
+	ret |= damon_set_number(start + size, CTX "targets/0/regions/0/end");
+	ret |= damon_set("1", CTX "schemes/nr_schemes");
+	ret |= damon_set(action, SCHEME "action");
+	if (target_nid >= 0)
+		ret |= damon_set_number(target_nid, SCHEME "target_nid");
+	ret |= damon_set_number(~0ULL >> 1, SCHEME "access_pattern/sz/max");
+	ret |= damon_set_number(min_accesses,
+				SCHEME "access_pattern/nr_accesses/min");
+	ret |= damon_set("1000000", SCHEME "access_pattern/nr_accesses/max");
+	ret |= damon_set("1000000", SCHEME "access_pattern/age/max");
+	ret |= damon_set("on", "0/state");
+	return ret;
+}
+
+/* Bytes of regions that matched the scheme's pattern so far, or -errno */
+long long damon_tried(void)
+{
+	int ret = damon_set("update_schemes_stats", "0/state");
+
+	return ret ?: file_number(DAMON "/" SCHEME "stats/sz_tried");
 }

@@ -178,5 +178,12 @@ void ksm_stop(void);
 int numab_start(void);
 void drain_lru(void);
 long touch_faults(const char *addr, size_t nr, size_t stride);
+int tier_of(int nid);
+size_t gup_gets(unsigned long mode, void *addr, size_t nr, unsigned int flags);
+int damon_start(const char *ops, unsigned long long start,
+		unsigned long long size, const char *action, int target_nid,
+		unsigned int min_accesses);
+void damon_stop(void);
+long long damon_tried(void);
 
 #endif /* _CDM_UTIL_H */

@@ -16,7 +16,6 @@
 #define NR		((size_t)512)
 #define SEED		0xde407000UL
 #define DEMOTION	"/sys/kernel/mm/numa/demotion_enabled"
-#define TIERS		"/sys/devices/virtual/memory_tiering"
 #define PAGEOUT		21
 
 FIXTURE(demotion)
@@ -143,21 +142,6 @@ TEST_F_TIMEOUT(demotion, and_then_swap, CDM_TIMEOUT)
 			      !pages_on(self->pages, NR, PAGE_SIZE, self->nid))));
 	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
 	EXPECT_EQ(0, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
-}
-
-/* Which tier has the node, or -1 */
-static int tier_of(int nid)
-{
-	char path[128], list[64];
-	int tier;
-
-	for (tier = 0; tier < 64; tier++) {
-		snprintf(path, sizeof(path), TIERS "/memory_tier%d/nodelist", tier);
-		if (file_read(path, list, sizeof(list)) > 0 &&
-		    parse_list(list) & NODE_BIT(nid))
-			return tier;
-	}
-	return -1;
 }
 
 /* The tiers are what it follows from; the node leaves them as it came. */

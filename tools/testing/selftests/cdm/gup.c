@@ -30,7 +30,6 @@
 
 #define NR		((size_t)32)
 #define SEED		0x6009UL
-#define GUP_TEST	"/sys/kernel/debug/gup_test"
 #define SCRATCH		"/scratch/cdm-gup"
 #define FOLL_WRITE	0x1
 
@@ -92,26 +91,6 @@ FIXTURE_TEARDOWN_PARENT(gup)
 {
 	unlink(SCRATCH);
 	settings_restore();
-}
-
-/* How many of the pages one call of GUP gets, in one of gup_test's modes */
-static size_t gup_gets(unsigned long mode, void *addr, size_t nr,
-		       unsigned int flags)
-{
-	struct gup_test test = {
-		.addr = (unsigned long)addr,
-		.size = nr * PAGE_SIZE,
-		.nr_pages_per_call = nr,
-		.gup_flags = flags,
-	};
-	int fd, ret;
-
-	fd = open(GUP_TEST, O_RDWR);
-	if (fd < 0)
-		return -1;
-	ret = ioctl(fd, mode, &test);
-	close(fd);
-	return ret ? 0 : test.size / PAGE_SIZE;
 }
 
 static const unsigned long short_modes[] = {

@@ -18,6 +18,7 @@
 #include "cdm_util.h"
 
 #define CALLS		"/sys/kernel/debug/cdm_test"
+#define CPU_SYSFS	"/sys/devices/system/cpu"
 #define BLOCK		(128ULL << 20)
 #define NR		((size_t)64)
 
@@ -67,6 +68,7 @@ FIXTURE(registration)
 	struct config good;
 	int nid;
 	char *before;
+	char text[256];
 };
 
 /* After one registration, since a node that was online before may be gone then */
@@ -343,6 +345,43 @@ TEST_F_TIMEOUT(registration, twice, CDM_TIMEOUT)
 	EXPECT_EQ(-ENODEV, do_unregister(-1));
 	EXPECT_EQ(-ENODEV, do_unregister(1 << 20));
 	expect_nothing_left();
+}
+
+/* A CPU there would have the device for its local memory. */
+TEST_F_TIMEOUT(registration, cpu_plugged_in, CDM_TIMEOUT)
+{
+	unsigned long cpus;
+	char there[32], back[32], path[64];
+	int cpu, home = ram_node(1);
+
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/cpulist", home);
+	ASSERT_LT(0, file_read(path, self->text, sizeof(self->text)));
+	cpus = parse_list(self->text);
+	ASSERT_NE(0, cpus);
+	for (cpu = 63; !(cpus & 1UL << cpu); cpu--)
+		;
+	snprintf(there, sizeof(there), "%d %d", cpu, self->nid);
+	snprintf(back, sizeof(back), "%d %d", cpu, home);
+	snprintf(path, sizeof(path), CPU_SYSFS "/cpu%d/online", cpu);
+
+	ASSERT_EQ(0, do_register(&self->good));
+	ASSERT_EQ(0, file_write(path, "0"));
+	ASSERT_EQ(0, file_write(CALLS "/cpu_node", there));
+	EXPECT_EQ(-EBUSY, file_write(path, "1"));
+	EXPECT_EQ(0, file_number(path));
+	/* Control: elsewhere it may, and there, when the device has gone */
+	EXPECT_EQ(0, file_write(CALLS "/cpu_node", back));
+	EXPECT_EQ(0, file_write(path, "1"));
+	EXPECT_EQ(0, file_write(path, "0"));
+	EXPECT_EQ(0, file_write(CALLS "/cpu_node", there));
+	EXPECT_EQ(0, do_unregister(self->nid));
+	EXPECT_EQ(0, file_write(path, "1"));
+	free(self->before);
+	self->before = cdm_snapshot();
+	expect_refused(-EINVAL, "node with CPUs", bad.nid = self->nid);
+	EXPECT_EQ(0, file_write(path, "0"));
+	EXPECT_EQ(0, file_write(CALLS "/cpu_node", back));
+	EXPECT_EQ(0, file_write(path, "1"));
 }
 
 /* Whose module has a node stays */

@@ -7,12 +7,17 @@
  *	cdm_test/unregister	nid
  *	cdm_test/release	nid
  *	cdm_test/add_memory	nid start size
+ *	cdm_test/cpu_node	cpu nid
  *	cdm_test/plant		nid kind
+ *
+ * cpu_node says of a CPU that is offline on which node it is, as ACPI does of
+ * one that has just been plugged in.
  *
  * plant allocates a page on the node without having named it, and makes it look
  * like one of the kind: cdm-oracle must find it. The kind "none" frees it.
  */
 #include <linux/cdm.h>
+#include <linux/cpu.h>
 #include <linux/debugfs.h>
 #include <linux/gfp.h>
 #include <linux/memory_hotplug.h>
@@ -22,6 +27,7 @@
 #include <linux/numa.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/topology.h>
 #include <linux/uaccess.h>
 
 static struct dentry *dir;
@@ -66,6 +72,23 @@ static int do_add_memory(const char *args)
 	if (sscanf(args, "%i %lli %lli", &nid, &start, &size) != 3)
 		return -EBADMSG;
 	return add_memory(nid, start, size, MHP_NONE);
+}
+
+static int do_cpu_node(const char *args)
+{
+	unsigned int cpu;
+	int nid, ret = 0;
+
+	if (sscanf(args, "%u %i", &cpu, &nid) != 2 || cpu >= nr_cpu_ids ||
+	    !node_possible(nid))
+		return -EBADMSG;
+	cpus_read_lock();
+	if (cpu_online(cpu))
+		ret = -EBUSY;
+	else
+		set_cpu_numa_node(cpu, nid);
+	cpus_read_unlock();
+	return ret;
 }
 
 static DEFINE_MUTEX(plant_lock);
@@ -168,6 +191,7 @@ CDM_TEST_FILE(register);
 CDM_TEST_FILE(unregister);
 CDM_TEST_FILE(release);
 CDM_TEST_FILE(add_memory);
+CDM_TEST_FILE(cpu_node);
 CDM_TEST_FILE(plant);
 
 static int __init cdm_test_init(void)
@@ -177,6 +201,7 @@ static int __init cdm_test_init(void)
 	debugfs_create_file("unregister", 0200, dir, NULL, &unregister_fops);
 	debugfs_create_file("release", 0200, dir, NULL, &release_fops);
 	debugfs_create_file("add_memory", 0200, dir, NULL, &add_memory_fops);
+	debugfs_create_file("cpu_node", 0200, dir, NULL, &cpu_node_fops);
 	debugfs_create_file("plant", 0200, dir, NULL, &plant_fops);
 	return 0;
 }
