@@ -28,8 +28,12 @@
 #define FOLL_WRITE	0x1
 /* Faults on the stack, the program, libc while the pages are read */
 #define NOISE		8
-/* How long DAMON may see nothing before it counts as not looking, in seconds */
+/*
+ * How long DAMON may see nothing before it counts as not looking: in seconds,
+ * and in times of what it needed to see ordinary pages
+ */
 #define PATIENCE	3
+#define PATIENCE_TIMES	4
 
 #ifndef MADV_SOFT_OFFLINE
 #define MADV_SOFT_OFFLINE	101
@@ -275,13 +279,15 @@ static bool try_damon(void)
 {
 	char *device = filled_pages_on(NR, nid, SEED);
 	char *ordinary = filled_pages_on(NR, ram, SEED);
+	time_t start = time(NULL), took;
 	bool seen;
 
 	if (!device || !ordinary)
 		return false;
 	if (!damon_sees(ordinary, CDM_WAIT))
 		ksft_print_msg("DAMON sees nothing at all\n");
-	seen = damon_sees(device, PATIENCE);
+	took = time(NULL) - start;
+	seen = damon_sees(device, PATIENCE + PATIENCE_TIMES * took);
 	unmap_pages(device, NR);
 	unmap_pages(ordinary, NR);
 	return seen;
