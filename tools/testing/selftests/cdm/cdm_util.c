@@ -1304,8 +1304,7 @@ int tier_of(int nid)
 #define GUP_TEST	"/sys/kernel/debug/gup_test"
 
 /* How many of the pages one call of GUP gets, in one of gup_test's modes */
-size_t gup_gets(unsigned long mode, void *addr, size_t nr,
-		       unsigned int flags)
+size_t gup_gets(unsigned long mode, void *addr, size_t nr, unsigned int flags)
 {
 	struct gup_test test = {
 		.addr = (unsigned long)addr,
@@ -1359,8 +1358,8 @@ void damon_stop(void)
  * memory, with one scheme for what is accessed at least min_accesses times.
  */
 int damon_start(const char *ops, unsigned long long start,
-		       unsigned long long size, const char *action,
-		       int target_nid, unsigned int min_accesses)
+		unsigned long long size, const char *action,
+		int target_nid, unsigned int min_accesses)
 {
 	bool virtual = !strcmp(ops, "vaddr");
 	int ret = 0;

@@ -385,7 +385,7 @@ TEST_F_TIMEOUT(hugetlb, task_policy, CDM_TIMEOUT)
 	}
 
 	/* The same with ordinary pages at hand: only the denied node is no place */
-	ASSERT_EQ(0, file_write(GLOBAL "/nr_hugepages", "4"));
+	ASSERT_EQ(0, pool_set(self->ram, "4"));
 	addr = map_huge(2, 0);
 	ASSERT_NE(MAP_FAILED, addr);
 	expect_ordinary(4, 4, variant->allowed ? 0 : 2, 0);
