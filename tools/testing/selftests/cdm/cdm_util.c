@@ -1398,3 +1398,23 @@ long long damon_tried(void)
 
 	return ret ?: file_number(DAMON "/" SCHEME "stats/sz_tried");
 }
+
+/* The hugetlb pool of a node, for pages of 2 MiB; the path until the next call */
+const char *pool_file(int nid, const char *name)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/hugepages/" HUGETLB_SIZE "/%s",
+		 nid, name);
+	return path;
+}
+
+int pool_set(int nid, const char *nr)
+{
+	return file_write(pool_file(nid, "nr_hugepages"), nr);
+}
+
+long long pool_size(int nid)
+{
+	return file_number(pool_file(nid, "nr_hugepages"));
+}

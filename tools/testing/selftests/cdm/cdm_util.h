@@ -23,17 +23,25 @@
 #define NODE_SYSFS		"/sys/devices/system/node"
 #define MEMORY_SYSFS		"/sys/devices/system/memory"
 #define KSM_SYSFS		"/sys/kernel/mm/ksm"
+#define THP_SYSFS		"/sys/kernel/mm/transparent_hugepage"
 
 /* All of these tests move much memory in guests that may be emulated. */
 #define CDM_TIMEOUT		1800
 #define CDM_WAIT		300
 
 #define PAGE_SIZE		((size_t)4096)
+#define HUGE			((size_t)2 << 20)
+#define HUGE_NR			(HUGE / PAGE_SIZE)
+#define HUGETLB_SIZE		"hugepages-2048kB"
 #define NODE_BIT(nid)		(1UL << (nid))
 
 /* Accesses that the compiler leaves as they are */
 #define READ_ONCE(x)		__atomic_load_n(&(x), __ATOMIC_RELAXED)
 #define WRITE_ONCE(x, val)	__atomic_store_n(&(x), val, __ATOMIC_RELAXED)
+
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
 
 /* Bits of /proc/kpageflags */
 #define KPF_BIT(nr)		(1UL << (nr))
@@ -179,7 +187,11 @@ int numab_start(void);
 void drain_lru(void);
 long touch_faults(const char *addr, size_t nr, size_t stride);
 int tier_of(int nid);
+#define FOLL_WRITE	0x1	/* a flag for gup_gets(), as in mm_types.h */
 size_t gup_gets(unsigned long mode, void *addr, size_t nr, unsigned int flags);
+const char *pool_file(int nid, const char *name);
+int pool_set(int nid, const char *nr);
+long long pool_size(int nid);
 int damon_start(const char *ops, unsigned long long start,
 		unsigned long long size, const char *action, int target_nid,
 		unsigned int min_accesses);

@@ -18,8 +18,6 @@
 /* One page in so many stays. */
 #define STEP		((size_t)8)
 #define STRIDE		(STEP * PAGE_SIZE)
-#define HUGE		((size_t)2 << 20)
-#define HUGE_NR		(HUGE / PAGE_SIZE)
 #define SPARE_NR	((size_t)256)
 /* Of the ordinary node, on which the machine lives */
 #define SOME_NR		((size_t)4096)

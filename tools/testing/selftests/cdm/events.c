@@ -22,7 +22,6 @@
 #include "cdm_util.h"
 
 #define NR		((size_t)64)
-#define HUGE		((size_t)2 << 20)
 #define SEED		0xe0e00000UL
 #define NR_CAPS		15
 #define TRACEFS		"/sys/kernel/tracing"

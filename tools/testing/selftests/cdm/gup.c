@@ -31,7 +31,6 @@
 #define NR		((size_t)32)
 #define SEED		0x6009UL
 #define SCRATCH		"/scratch/cdm-gup"
-#define FOLL_WRITE	0x1
 
 FIXTURE(gup)
 {

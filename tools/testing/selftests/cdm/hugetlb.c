@@ -19,9 +19,7 @@
 
 #define NR	4
 #define SEED	0x600d0000UL
-#define HUGE	((size_t)2 << 20)
-#define SIZE	"hugepages-2048kB"
-#define GLOBAL	"/sys/kernel/mm/hugepages/" SIZE
+#define GLOBAL	"/sys/kernel/mm/hugepages/" HUGETLB_SIZE
 
 FIXTURE(hugetlb)
 {
@@ -46,25 +44,6 @@ FIXTURE_VARIANT_ADD(hugetlb, allowed)
 	.caps = "hugetlb,migrate",
 	.allowed = true,
 };
-
-static const char *pool_file(int nid, const char *name)
-{
-	static char path[128];
-
-	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/hugepages/" SIZE "/%s",
-		 nid, name);
-	return path;
-}
-
-static int pool_set(int nid, const char *nr)
-{
-	return file_write(pool_file(nid, "nr_hugepages"), nr);
-}
-
-static long long pool_size(int nid)
-{
-	return file_number(pool_file(nid, "nr_hugepages"));
-}
 
 static long long pool_free(int nid)
 {

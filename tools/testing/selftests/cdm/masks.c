@@ -20,12 +20,9 @@
 #include "../../../../mm/gup_test.h"
 
 #define NR		((size_t)64)
-#define HUGE		((size_t)2 << 20)
-#define HUGE_NR		(HUGE / PAGE_SIZE)
 #define SEED		0x3a5c0000UL
-#define THP		"/sys/kernel/mm/transparent_hugepage"
 #define SCRATCH		"/scratch/cdm-masks"
-#define FOLL_WRITE	0x1
+#define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
 /* Faults on the stack, the program, libc while the pages are read */
 #define NOISE		8
 /*
@@ -34,10 +31,6 @@
  */
 #define PATIENCE	3
 #define PATIENCE_TIMES	4
-
-#ifndef MADV_SOFT_OFFLINE
-#define MADV_SOFT_OFFLINE	101
-#endif
 
 enum cap {
 	NUMA, KSM, HUGETLB, MIGRATE, GUP, LONGTERM, THPS, PAGECACHE, RECLAIM,
@@ -71,7 +64,7 @@ static bool try_numa_balancing(void)
 		control += touch_faults(ordinary, NR, PAGE_SIZE);
 		faults += touch_faults(device, NR, PAGE_SIZE);
 	}
-	settings_restore();
+	setting(NUMA_BALANCING, "0");
 	unmap_pages(device, NR);
 	unmap_pages(ordinary, NR);
 	if (control < 2 * (long)NR)
@@ -97,7 +90,8 @@ static bool try_ksm(void)
 	if (!wait_for(pages_ksm(ordinary, NR, PAGE_SIZE) == NR) || ksm_scans(2))
 		ksft_print_msg("ksmd merges nothing at all\n");
 	merged = pages_ksm(device, NR, PAGE_SIZE);
-	ksm_stop();
+	setting(KSM_SYSFS "/run", "2");
+	setting(KSM_SYSFS "/run", "0");
 	unmap_pages(device, NR);
 	unmap_pages(ordinary, NR);
 	return merged;
@@ -105,13 +99,9 @@ static bool try_ksm(void)
 
 static bool try_hugetlb(void)
 {
-	char path[128];
-	bool grown;
+	bool grown = !pool_set(nid, "1") && pool_size(nid) == 1;
 
-	snprintf(path, sizeof(path), NODE_SYSFS
-		 "/node%d/hugepages/hugepages-2048kB/nr_hugepages", nid);
-	grown = !file_write(path, "1") && file_number(path) == 1;
-	file_write(path, "0");
+	pool_set(nid, "0");
 	return grown;
 }
 
@@ -163,7 +153,7 @@ static bool try_thp(void)
 	char *area = map_pages(2 * HUGE_NR), *addr;
 	bool huge;
 
-	if (!area || setting(THP "/hugepages-2048kB/enabled", "madvise"))
+	if (!area || setting(THP_SYSFS "/hugepages-2048kB/enabled", "madvise"))
 		return false;
 	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
 	if (madvise(addr, HUGE, MADV_HUGEPAGE) ||
@@ -172,7 +162,7 @@ static bool try_thp(void)
 	fill_page(addr, SEED);
 	huge = pages_with(addr, HUGE_NR, PAGE_SIZE, KPF_THP) == HUGE_NR &&
 	       page_node(addr) == nid;
-	settings_restore();
+	setting(THP_SYSFS "/hugepages-2048kB/enabled", "never");
 	unmap_pages(area, 2 * HUGE_NR);
 	return huge;
 }
@@ -475,9 +465,10 @@ FIXTURE_SETUP(masks)
 	ASSERT_LE(0, ram);
 	ASSERT_LE(0, far);
 	ASSERT_EQ(0, run_on_node(ram));
-	ASSERT_EQ(0, file_write(KSM_SYSFS "/run", "0"));
-	ASSERT_EQ(0, file_write("/proc/sys/kernel/numa_balancing", "0"));
-	ASSERT_EQ(0, file_write(THP "/enabled", "never"));
+	/* Quiet, but for what is tried */
+	ASSERT_EQ(0, setting(KSM_SYSFS "/run", "0"));
+	ASSERT_EQ(0, setting(NUMA_BALANCING, "0"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "never"));
 }
 
 FIXTURE_TEARDOWN_PARENT(masks)

@@ -20,10 +20,6 @@
 #define SOFT_OFFLINE	MEMORY_SYSFS "/soft_offline_page"
 #define KPF_HWPOISON	KPF_BIT(19)
 
-#ifndef MADV_SOFT_OFFLINE
-#define MADV_SOFT_OFFLINE	101
-#endif
-
 /* The two ways to ask; both return 0 or -errno */
 static int by_madvise(void *addr, unsigned long pfn)
 {

@@ -13,10 +13,8 @@
 #include "kselftest_harness.h"
 #include "cdm_util.h"
 
-#define HUGE		((size_t)2 << 20)
 #define NR		(HUGE / PAGE_SIZE)
 #define SEED		0x74690000UL
-#define THP		"/sys/kernel/mm/transparent_hugepage"
 #define COLLAPSE	25
 
 FIXTURE(thp)
@@ -69,8 +67,8 @@ FIXTURE_SETUP(thp)
 	ASSERT_EQ(0, setting("/proc/sys/kernel/numa_balancing", "0"));
 	ASSERT_EQ(0, setting(KSM_SYSFS "/run", "0"));
 	/* khugepaged and faults start when the test says so. */
-	ASSERT_EQ(0, setting(THP "/hugepages-2048kB/enabled", "inherit"));
-	ASSERT_EQ(0, setting(THP "/enabled", "never"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "inherit"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "never"));
 }
 
 FIXTURE_TEARDOWN_PARENT(thp)
@@ -129,7 +127,7 @@ static bool collapse(char *addr)
 
 TEST_F_TIMEOUT(thp, fault, CDM_TIMEOUT)
 {
-	ASSERT_EQ(0, setting(THP "/enabled", "madvise"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
 	self->pages = map_huge_range();
 	ASSERT_NE(NULL, self->pages);
 	ASSERT_EQ(0, madvise(self->pages, HUGE, MADV_HUGEPAGE));
@@ -148,10 +146,10 @@ TEST_F_TIMEOUT(thp, fault_mthp, CDM_TIMEOUT)
 	char path[128];
 	size_t i, nr;
 
-	ASSERT_EQ(0, setting(THP "/hugepages-2048kB/enabled", "never"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "never"));
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		nr = strtoul(sizes[i], NULL, 10) * 1024 / PAGE_SIZE;
-		snprintf(path, sizeof(path), THP "/hugepages-%skB/enabled", sizes[i]);
+		snprintf(path, sizeof(path), THP_SYSFS "/hugepages-%skB/enabled", sizes[i]);
 		ASSERT_EQ(0, setting(path, "always"));
 		self->pages = map_huge_range();
 		ASSERT_NE(NULL, self->pages);
@@ -269,10 +267,10 @@ TEST_F_TIMEOUT(thp, khugepaged, CDM_TIMEOUT)
 		ASSERT_NE(NULL, ordinary[i]);
 	}
 
-	ASSERT_EQ(0, setting(THP "/khugepaged/max_ptes_none", "511"));
-	ASSERT_EQ(0, setting(THP "/khugepaged/pages_to_scan", "4096"));
-	ASSERT_EQ(0, setting(THP "/khugepaged/scan_sleep_millisecs", "10"));
-	ASSERT_EQ(0, setting(THP "/enabled", "madvise"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/khugepaged/max_ptes_none", "511"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/khugepaged/pages_to_scan", "4096"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/khugepaged/scan_sleep_millisecs", "10"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
 	/* It learns of a process whose VMA changes while huge pages are on. */
 	ASSERT_EQ(0, madvise(ordinary[0], HUGE, MADV_NOHUGEPAGE));
 	ASSERT_EQ(0, madvise(ordinary[0], HUGE, MADV_HUGEPAGE));
@@ -321,7 +319,7 @@ TEST_F_TIMEOUT(thp, split_drops_zeroes, CDM_TIMEOUT)
 
 	if (!variant->allowed)
 		return;
-	ASSERT_EQ(0, setting(THP "/enabled", "madvise"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
 	self->pages = map_huge_range();
 	ASSERT_NE(NULL, self->pages);
 	ASSERT_EQ(0, madvise(self->pages, HUGE, MADV_HUGEPAGE));
