@@ -4,7 +4,7 @@
  * -icount shift=0,sleep=off, where a TSC tick is an instruction. The host reads
  * the results from the second serial port:
  *
- *	I NAME VALUE			what machine this is
+ *	I NAME VALUE			what machine this is, and what came of the work
  *	R NAME MEDIAN MEAN BATCHES	instructions per page or call
  *	E TEXT				something that does not work
  *	D				done
@@ -29,6 +29,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -721,31 +722,268 @@ static void ksm_dev(void)
 	ksm_on("ksm_mixed_twins", NODE_DEV, true, true);
 }
 
-/* N alternating pages in one mapping, by mbind of each: what the flag must split */
-static void mixed_vma(void)
+/* Mixed areas: every other page is the device's. How large does it get? */
+
+static unsigned long meminfo(const char *field)
 {
-	const unsigned long nr = 4096;
-	unsigned long i, start, mask = 1UL << NODE_DEV, vmas = 0;
-	char *addr, line[512];
+	char buf[8192], *pos;
+
+	file_write("/proc/sys/vm/stat_refresh", "1");
+	if (file_read("/proc/meminfo", buf, sizeof(buf)) < 0)
+		fail("meminfo");
+	pos = strstr(buf, field);
+	check(pos);
+	return strtoul(pos + strlen(field), NULL, 10);
+}
+
+static unsigned long count_vmas(char *addr, unsigned long pages)
+{
+	unsigned long vmas = 0, start;
+	char line[512];
 	FILE *f;
 
-	addr = map(nr, -1);
-	start = ticks();
-	for (i = 1; i < nr; i += 2)
-		check(!syscall(SYS_mbind, addr + i * PAGE, PAGE, MPOL_BIND, &mask, 64, 0));
-	batch(ticks() - start, nr / 2);
-	report("mixed_by_mbind");
-	start = ticks();
-	touch(addr, nr);
-	batch(ticks() - start, nr);
-	report("mixed_by_mbind_fault");
 	f = fopen("/proc/self/maps", "r");
 	check(f);
-	while (fgets(line, sizeof(line), f))
-		vmas += strtoul(line, NULL, 16) >= (unsigned long)addr &&
-			strtoul(line, NULL, 16) < (unsigned long)addr + nr * PAGE;
+	while (fgets(line, sizeof(line), f)) {
+		start = strtoul(line, NULL, 16);
+		vmas += start >= (unsigned long)addr &&
+			start < (unsigned long)addr + pages * PAGE;
+	}
 	fclose(f);
-	say("I vmas:mixed_by_mbind %lu\n", vmas);
+	return vmas;
+}
+
+static unsigned long scan(char *addr, unsigned long pages, unsigned long *marked)
+{
+	unsigned long i, took = 0;
+
+	*marked = 0;
+	for (i = 0; i < pages; i += BATCH) {
+		struct cdm_bench b = {
+			.addr = (unsigned long)(addr + i * PAGE),
+			.nr = pages - i < BATCH ? pages - i : BATCH,
+		};
+
+		check(!ioctl(module, CDM_BENCH_PROT_NUMA, &b));
+		took += b.ticks;
+		*marked += b.done;
+	}
+	return took;
+}
+
+/* Three scans of ksmd; returns what it has run, in ns */
+static unsigned long ksm_scans(void)
+{
+	pid_t ksmd = kthread("ksmd");
+	unsigned long start = run_time(ksmd), scans = file_number(KSM "full_scans");
+	int i;
+
+	file_write(KSM "run", "1");
+	for (i = 0; file_number(KSM "full_scans") < scans + 3; i++) {
+		check(i < 100000);
+		nap(2000);
+	}
+	file_write(KSM "run", "0");
+	return run_time(ksmd) - start;
+}
+
+/*
+ * @split: each device page is bound by a call of its own, so that it has a VMA
+ * of its own; else one call asks for the pages in turn, and there is one VMA.
+ * Of the pages in RAM two at a time are alike, and so are those of the device.
+ */
+static void sweep_on(unsigned long nr, bool split)
+{
+	unsigned long device = 1UL << NODE_DEV, both = device | 1UL << NODE_RAM;
+	unsigned long i, start, setup, slab, vmas, took, marked, there = 0, ksm;
+	char *addr;
+
+	slab = meminfo("Slab:");
+	addr = map(nr, -1);
+	start = ticks();
+	if (split) {
+		for (i = 1; i < nr; i += 2)
+			check(!syscall(SYS_mbind, addr + i * PAGE, PAGE, MPOL_BIND,
+				       &device, 64, 0));
+	} else {
+		check(!syscall(SYS_mbind, addr, nr * PAGE, MPOL_INTERLEAVE, &both, 64, 0));
+	}
+	touch(addr, nr);
+	setup = ticks() - start;
+	slab = meminfo("Slab:") - slab;
+	vmas = count_vmas(addr, nr);
+
+	for (i = 0; i < nr; i++)
+		addresses[i] = addr + i * PAGE;
+	check(!syscall(SYS_move_pages, 0, nr, addresses, NULL, status, 0));
+	for (i = 0; i < nr; i++)
+		there += status[i] == NODE_DEV;
+	if (there != nr / 2)
+		fail("%lu of %lu pages on the device", there, nr);
+
+	file_write("/proc/sys/kernel/numa_balancing", "1");
+	took = scan(addr, nr, &marked);
+	file_write("/proc/sys/kernel/numa_balancing", "0");
+	fill(addr, nr, nr / 2);
+	check(!madvise(addr, nr * PAGE, MADV_MERGEABLE));
+	ksm = ksm_scans();
+	say("I sweep:%s:%lu vmas=%lu slab_kb=%ld setup=%.1f scan=%.1f ksm=%.1f marked=%lu merged=%lu\n",
+	    split ? "split" : "one", nr, vmas, (long)slab, (double)setup / nr,
+	    (double)took / nr, (double)ksm / (3 * nr), marked,
+	    file_number(KSM "pages_sharing"));
+	check(!munmap(addr, nr * PAGE));
+	file_write(KSM "run", "2");
+	file_write(KSM "run", "0");
+}
+
+static void sweep(void)
+{
+	unsigned long nr, most = quick ? 1UL << 10 : 1UL << 18;
+
+	ksm_setup();
+	file_write("/proc/sys/vm/max_map_count", "1000000");
+	for (nr = 4; nr <= most; nr *= 4) {
+		sweep_on(nr, false);
+		sweep_on(nr, true);
+	}
+}
+
+/* What grows with the number of VMAs or tasks */
+
+static void scale_vmas(void)
+{
+	unsigned long nr = 4096, vmas, i, start, faults, marked, scanned;
+	char *addr;
+
+	file_write("/proc/sys/kernel/numa_balancing", "1");
+	for (vmas = 1; vmas <= nr; vmas *= 8) {
+		addr = map(nr, -1);
+		/* Every other one has another protection, and is not merged. */
+		for (i = 1; i < vmas; i += 2)
+			check(!mprotect(addr + i * (nr / vmas) * PAGE, nr / vmas * PAGE,
+					PROT_READ | PROT_WRITE | PROT_EXEC));
+		start = ticks();
+		touch(addr, nr);
+		faults = ticks() - start;
+		scanned = scan(addr, nr, &marked);
+		say("I scale:vmas:%lu fault=%.1f scan=%.1f\n", vmas,
+		    (double)faults / nr, (double)scanned / nr);
+		check(!munmap(addr, nr * PAGE));
+	}
+	file_write("/proc/sys/kernel/numa_balancing", "0");
+}
+
+static void scale_tasks(void)
+{
+	int tasks, i, most = 64;
+	unsigned long start, *took;
+	char *addr;
+
+	took = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(took != MAP_FAILED);
+	for (tasks = 1; tasks <= most; tasks *= 4) {
+		*took = 0;
+		for (i = 0; i < tasks; i++) {
+			if (fork())
+				continue;
+			addr = map(4 * BATCH, -1);
+			start = own_run_time();
+			touch(addr, 4 * BATCH);
+			__atomic_fetch_add(took, own_run_time() - start, __ATOMIC_RELAXED);
+			_exit(0);
+		}
+		for (i = 0; i < tasks; i++)
+			check(wait(NULL) > 0);
+		say("I scale:tasks:%d fault=%.1f\n", tasks,
+		    (double)*took / (tasks * 4 * BATCH));
+	}
+}
+
+/* Reclaim: pages with the same word all over, which zram keeps as this word */
+
+static void swap_on(void)
+{
+	static unsigned int page[PAGE / sizeof(int)];
+	int fd;
+
+	file_write("/sys/block/zram0/disksize", "268435456");
+	fd = open("/dev/zram0", O_RDWR);
+	check(fd >= 0);
+	page[256] = 1;				/* version */
+	page[257] = (256UL << 20) / PAGE - 1;	/* last page */
+	memcpy((char *)page + PAGE - 10, "SWAPSPACE2", 10);
+	check(write(fd, page, PAGE) == (ssize_t)PAGE && !fsync(fd));
+	close(fd);
+	check(!swapon("/dev/zram0", 0));
+}
+
+static void pageout_on(const char *out_name, const char *in_name, int nid)
+{
+	unsigned long start, away;
+	int i, nr = rounds(32);
+	char *addr = map(nr * BATCH, nid);
+	double in[32];
+
+	for (i = 0; i < nr; i++) {
+		touch(addr + i * HUGE, BATCH);
+		start = ticks();
+		check(!madvise(addr + i * HUGE, HUGE, MADV_PAGEOUT));
+		batch(ticks() - start, BATCH);
+		/* At the second call some are still on their way to the LRU. */
+		check(!madvise(addr + i * HUGE, HUGE, MADV_PAGEOUT));
+		away = meminfo("SwapFree:");
+		start = ticks();
+		touch(addr + i * HUGE, BATCH);
+		in[i] = ticks() - start;
+		away = meminfo("SwapFree:") - away;
+		if (away * 1024 < HUGE / 2 && i > 1)
+			fail("%s: %lu kB were out", out_name, away);
+	}
+	report(out_name);
+	for (i = 0; i < nr; i++)
+		batch(in[i], BATCH);
+	report(in_name);
+	check(!munmap(addr, nr * HUGE));
+}
+
+static void pageout(void)
+{
+	pageout_on("pageout", "swapin", -1);
+}
+
+static void pageout_dev(void)
+{
+	pageout_on("pageout_dev", "swapin_dev", NODE_DEV);
+}
+
+/* The pass of a shrinker over the LRU, asked for by a memory cgroup */
+static void reclaim(void)
+{
+	unsigned long start, took, nr = 16 * BATCH, left;
+	char text[32], *addr;
+	int i, calls = rounds(16);
+
+	if (mkdir("/cgroup", 0755) || mount("cgroup2", "/cgroup", "cgroup2", 0, NULL))
+		fail("cgroup2");
+	file_write("/cgroup/cgroup.subtree_control", "+memory");
+	check(!mkdir("/cgroup/job", 0755));
+	file_write("/cgroup/job/cgroup.procs", "0");
+	addr = map(nr, -1);
+	touch(addr, nr);
+	snprintf(text, sizeof(text), "%lu", HUGE);
+	for (i = 0; i < calls; i++) {
+		left = file_number("/cgroup/job/memory.current");
+		start = ticks();
+		file_write("/cgroup/job/memory.reclaim", text);
+		took = ticks() - start;
+		left -= file_number("/cgroup/job/memory.current");
+		check(left >= HUGE);
+		batch(took, left / PAGE);
+		touch(addr, nr);
+	}
+	report("reclaim");
+	file_write("/cgroup/cgroup.procs", "0");
+	check(!munmap(addr, nr * PAGE));
 }
 
 /* khugepaged finds nothing to do: each page table has a page that it denies. */
@@ -868,6 +1106,130 @@ static void bind_devices(void)
 			fail("no node %d", NODE_DEV + i);
 }
 
+/* What grows with the number of nodes, and with their size: bench_mode=scale */
+
+#define BLOCK	(128UL << 20)
+
+static unsigned long device_start(unsigned long *size)
+{
+	unsigned long start, end;
+	char names[16][32], path[128], buf[4096], *pos;
+	int i;
+
+	check(devices(names) > 0);
+	snprintf(path, sizeof(path), PCI "devices/%s/resource", names[0]);
+	check(file_read(path, buf, sizeof(buf)) > 0);
+	for (i = 0, pos = buf; i < 2; i++)
+		pos = strchr(pos, '\n') + 1;
+	check(sscanf(pos, "%lx %lx", &start, &end) == 2);
+	*size = end + 1 - start;
+	return start;
+}
+
+static int node_register(unsigned long start, unsigned long size, unsigned long *took)
+{
+	struct cdm_bench b = { .addr = start, .nr = size };
+	unsigned long others = others_run_time(), own = own_run_time();
+
+	if (ioctl(module, CDM_BENCH_REGISTER, &b))
+		fail("register %#lx %#lx", start, size);
+	*took = own_run_time() - own;
+	*took += others_run_time() - others;
+	return b.done;
+}
+
+static void node_unregister(int nid, unsigned long *took)
+{
+	struct cdm_bench b = { .nr = nid };
+	unsigned long others = others_run_time(), own = own_run_time();
+
+	if (ioctl(module, CDM_BENCH_UNREGISTER, &b))
+		fail("unregister %d", nid);
+	*took = own_run_time() - own;
+	*took += others_run_time() - others;
+}
+
+static unsigned long fault_cost(int nid)
+{
+	char *addr = map(4 * BATCH, nid);
+	unsigned long took = 0, least = -1UL;
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		took = ticks();
+		touch(addr + i * HUGE, BATCH);
+		took = ticks() - took;
+		if (took < least)
+			least = took;
+	}
+	check(!munmap(addr, 4 * HUGE));
+	return least;
+}
+
+static void scale_nodes(void)
+{
+	struct cdm_bench gup = { .nr = BATCH };
+	unsigned long start, size, took, fault, fault_dev, scanned, marked, forked;
+	unsigned long before = meminfo("MemFree:");
+	int nid[64], nr = 0, wanted, i;
+	char *addr = map(BATCH, -1);
+	pid_t pid;
+
+	start = device_start(&size);
+	touch(addr, BATCH);
+	for (wanted = 0; wanted <= 62; wanted = wanted ? wanted < 32 ? 2 * wanted : wanted + 30 : 1) {
+		took = 0;
+		while (nr < wanted && (nr + 1) * BLOCK <= size) {
+			nid[nr] = node_register(start + nr * BLOCK, BLOCK, &took);
+			nr++;
+		}
+		if (nr < wanted)
+			break;
+		fault = fault_cost(-1);
+		fault_dev = nr ? fault_cost(nid[nr - 1]) : 0;
+		gup.addr = (unsigned long)addr;
+		for (i = 0; i < 4; i++)
+			check(!ioctl(module, CDM_BENCH_GUP_FAST, &gup));
+		file_write("/proc/sys/kernel/numa_balancing", "1");
+		scanned = scan(addr, BATCH, &marked);
+		file_write("/proc/sys/kernel/numa_balancing", "0");
+		touch(addr, BATCH);
+		for (i = 0, forked = -1UL; i < 4; i++) {
+			unsigned long began = ticks();
+
+			pid = fork();
+			if (!pid)
+				_exit(0);
+			began = ticks() - began;
+			check(pid > 0 && waitpid(pid, NULL, 0) == pid);
+			if (began < forked)
+				forked = began;
+		}
+		say("I scale:nodes:%d fault=%.1f fault_dev=%.1f gup=%.1f scan=%.1f fork=%.1f register=%lu memory_kb=%ld\n",
+		    nr, (double)fault / BATCH, (double)fault_dev / BATCH,
+		    (double)gup.ticks / BATCH, (double)scanned / BATCH,
+		    (double)forked / BATCH, took, (long)(before - meminfo("MemFree:")));
+	}
+	while (nr)
+		node_unregister(nid[--nr], &took);
+}
+
+static void scale_size(void)
+{
+	unsigned long start, size, gib, came, left, before, after;
+	int nid;
+
+	start = device_start(&size);
+	for (gib = 1; gib << 30 <= size; gib *= 2) {
+		before = meminfo("MemFree:");
+		nid = node_register(start, gib << 30, &came);
+		after = meminfo("MemFree:");
+		node_unregister(nid, &left);
+		say("I scale:size:%lu register=%.1f unregister=%.1f memory_kb=%ld\n", gib,
+		    (double)came / gib, (double)left / gib, (long)(before - after));
+	}
+}
+
 static void run(void (*workload)(void))
 {
 	int ret;
@@ -899,10 +1261,11 @@ int main(void)
 	static void (*const always[])(void) = {
 		calibrate, fault, fault_thp, fault_far, forks, page_cache, gup,
 		allocator, numa_scan, move_pages, migrate_pages, ksm, khugepaged,
+		pageout, reclaim, scale_vmas, scale_tasks,
 	};
 	static void (*const with_device[])(void) = {
 		fault_dev, fault_thp_dev, forks_dev, gup_dev, numa_scan_dev,
-		move_pages_dev, migrate_pages_dev, ksm_dev, mixed_vma,
+		move_pages_dev, migrate_pages_dev, ksm_dev, pageout_dev, sweep,
 	};
 	struct termios raw;
 	unsigned int i;
@@ -943,6 +1306,12 @@ int main(void)
 	module = open("/dev/cdm_bench", O_RDWR);
 	check(module >= 0);
 
+	if (!strcmp(mode, "scale")) {
+		run(scale_nodes);
+		run(scale_size);
+		goto done;
+	}
+	swap_on();
 	if (nr_devices)
 		run(bind_devices);
 	info("has_memory", "/sys/devices/system/node/has_memory");
@@ -953,6 +1322,7 @@ int main(void)
 	if (nr_devices)
 		for (i = 0; i < sizeof(with_device) / sizeof(with_device[0]); i++)
 			run(with_device[i]);
+done:
 	say("D\n");
 	tcdrain(out);
 	reboot(RB_POWER_OFF);

@@ -28,5 +28,9 @@ struct cdm_bench {
 #define CDM_BENCH_PAGE_ALLOC	_IOWR('B', 6, struct cdm_bench)
 #define CDM_BENCH_PIN_FAST	_IOWR('B', 7, struct cdm_bench)
 #define CDM_BENCH_PAGE_ALLOC_HUGE _IOWR('B', 8, struct cdm_bench)
+/* @addr and @nr in bytes: a node of physical memory; its id in @done */
+#define CDM_BENCH_REGISTER	_IOWR('B', 9, struct cdm_bench)
+/* @nr is the node */
+#define CDM_BENCH_UNREGISTER	_IOWR('B', 10, struct cdm_bench)
 
 #endif /* _CDM_BENCH_H */

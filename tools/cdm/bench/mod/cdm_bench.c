@@ -3,6 +3,9 @@
  * Measures what a program cannot call, for 'make bench': GUP, the scan of NUMA
  * balancing, the allocators. Under -icount shift=0 the TSC counts instructions.
  */
+#ifdef CONFIG_CDM
+#include <linux/cdm.h>
+#endif
 #include <linux/fs.h>
 #include <linux/kprobes.h>
 #include <linux/miscdevice.h>
@@ -141,6 +144,42 @@ static int bench_page_alloc(struct cdm_bench *b, unsigned int order)
 	return i == b->nr ? 0 : -ENOMEM;
 }
 
+#ifdef CONFIG_CDM
+/* Any node id; coherent, and not to be erased: the memory is not what is measured. */
+static int bench_register(struct cdm_bench *b)
+{
+	struct cdm_node_config config = {
+		.start = b->addr,
+		.size = b->nr,
+		.nid = NUMA_NO_NODE,
+		.allow = CDM_ALLOW_MIGRATE | CDM_ALLOW_GUP,
+		.flags = CDM_NODE_COHERENT | CDM_NODE_P2PDMA | CDM_NODE_SCRUBS,
+		.owner = THIS_MODULE,
+	};
+	int nid = cdm_register_node(&config);
+
+	if (nid < 0)
+		return nid;
+	b->done = nid;
+	return 0;
+}
+
+static int bench_unregister(struct cdm_bench *b)
+{
+	return cdm_unregister_node(b->nr);
+}
+#else
+static int bench_register(struct cdm_bench *b)
+{
+	return -EOPNOTSUPP;
+}
+
+static int bench_unregister(struct cdm_bench *b)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
 static long bench_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct cdm_bench b;
@@ -148,9 +187,15 @@ static long bench_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 	if (copy_from_user(&b, (void __user *)arg, sizeof(b)))
 		return -EFAULT;
-	if (!b.nr || b.nr > MAX_NR)
+	if (!b.nr || (b.nr > MAX_NR && cmd != CDM_BENCH_REGISTER))
 		return -EINVAL;
 	switch (cmd) {
+	case CDM_BENCH_REGISTER:
+		ret = bench_register(&b);
+		break;
+	case CDM_BENCH_UNREGISTER:
+		ret = bench_unregister(&b);
+		break;
 	case CDM_BENCH_GUP_FAST:
 	case CDM_BENCH_GUP_SLOW:
 	case CDM_BENCH_PIN_FAST:
