@@ -794,12 +794,13 @@ static unsigned long ksm_scans(void)
  */
 static void sweep_on(unsigned long nr, bool split)
 {
-	unsigned long device = 1UL << NODE_DEV, both = device | 1UL << NODE_RAM;
+	unsigned long device = 1UL << NODE_DEV, both = device | 1UL << NODE_FAR;
 	unsigned long i, start, setup, slab, vmas, took, marked, there = 0, ksm;
 	char *addr;
 
 	slab = meminfo("Slab:");
-	addr = map(nr, -1);
+	/* On the far node: those of the own one need not follow the task. */
+	addr = map(nr, split ? NODE_FAR : -1);
 	start = ticks();
 	if (split) {
 		for (i = 1; i < nr; i += 2)
