@@ -231,14 +231,32 @@ static unsigned long others_run_time(void)
 	return sum;
 }
 
-/* Writes to a file; what the caller and all kernel threads have run for that */
+/* What the caller and all others run between two looks, in ns */
+struct span {
+	unsigned long others, own;
+};
+
+static struct span span_start(void)
+{
+	struct span span = { .others = others_run_time() };
+
+	span.own = own_run_time();
+	return span;
+}
+
+static unsigned long span_end(struct span span)
+{
+	unsigned long own = own_run_time() - span.own;
+
+	return own + others_run_time() - span.others;
+}
+
 static unsigned long write_run_time(const char *path, const char *text)
 {
-	unsigned long others = others_run_time(), own = own_run_time();
+	struct span span = span_start();
 
 	file_write(path, text);
-	own = own_run_time() - own;
-	return own + others_run_time() - others;
+	return span_end(span);
 }
 
 static void nap(unsigned long us)
@@ -658,17 +676,35 @@ static void migrate_pages_dev(void)
 }
 
 /*
- * ksmd, over three scans of the area: the first takes checksums, the second
- * finds who is alike, the third finds all done. A batch of ksmd ends with a
- * scan, if it is long enough, and then ksmd sleeps.
+ * Three scans of ksmd; returns what it has run, in ns. The first takes checksums,
+ * the second finds who is alike, the third finds all done. A batch of ksmd ends
+ * with a scan, if it is long enough, and then ksmd sleeps.
  */
+static unsigned long ksm_scans(void)
+{
+	pid_t ksmd = kthread("ksmd");
+	unsigned long start = run_time(ksmd), scans = file_number(KSM "full_scans");
+	int i;
+
+	file_write(KSM "run", "1");
+	for (i = 0; file_number(KSM "full_scans") < scans + 3; i++) {
+		if (i > 100000)
+			fail("ksmd does not scan");
+		nap(2000);
+	}
+	file_write(KSM "run", "0");
+	scans = file_number(KSM "full_scans") - scans;
+	if (scans != 3)
+		fail("%lu scans", scans);
+	return run_time(ksmd) - start;
+}
+
 static void ksm_on(const char *name, int nid, bool mixed, bool twins)
 {
 	const unsigned long nr = 4 * BATCH;
-	unsigned long start, scans, merged = 0;
+	unsigned long merged = 0;
 	char *addr;
-	pid_t ksmd = kthread("ksmd");
-	int i, round;
+	int round;
 
 	for (round = 0; round < 3; round++) {
 		addr = map(nr, mixed ? NODE_RAM : nid);
@@ -676,19 +712,7 @@ static void ksm_on(const char *name, int nid, bool mixed, bool twins)
 		if (mixed && move(addr, nr, 2, nid, NULL) != nr / 2)
 			fail("mixed: not moved");
 		check(!madvise(addr, nr * PAGE, MADV_MERGEABLE));
-		start = run_time(ksmd);
-		scans = file_number(KSM "full_scans");
-		file_write(KSM "run", "1");
-		for (i = 0; file_number(KSM "full_scans") < scans + 3; i++) {
-			if (i > 10000)
-				fail("%s: ksmd does not scan", name);
-			nap(2000);
-		}
-		file_write(KSM "run", "0");
-		scans = file_number(KSM "full_scans") - scans;
-		if (scans != 3)
-			fail("%s: %lu scans", name, scans);
-		batch(run_time(ksmd) - start, 3 * nr);
+		batch(ksm_scans(), 3 * nr);
 		merged = file_number(KSM "pages_sharing");
 		/* Unmerged by this, too */
 		check(!munmap(addr, nr * PAGE));
@@ -769,22 +793,6 @@ static unsigned long scan(char *addr, unsigned long pages, unsigned long *marked
 		*marked += b.done;
 	}
 	return took;
-}
-
-/* Three scans of ksmd; returns what it has run, in ns */
-static unsigned long ksm_scans(void)
-{
-	pid_t ksmd = kthread("ksmd");
-	unsigned long start = run_time(ksmd), scans = file_number(KSM "full_scans");
-	int i;
-
-	file_write(KSM "run", "1");
-	for (i = 0; file_number(KSM "full_scans") < scans + 3; i++) {
-		check(i < 100000);
-		nap(2000);
-	}
-	file_write(KSM "run", "0");
-	return run_time(ksmd) - start;
 }
 
 /*
@@ -1110,6 +1118,25 @@ static void bind_devices(void)
 /* What grows with the number of nodes, and with their size: bench_mode=scale */
 
 #define BLOCK	(128UL << 20)
+#define NODE_FAR_SCALE	63
+
+/* Free memory of the ordinary nodes, in kB: MemFree has the devices', too */
+static long ordinary_free(void)
+{
+	static const int nid[] = { NODE_RAM, NODE_FAR_SCALE };
+	char path[64], buf[4096], *pos;
+	long sum = 0;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", nid[i]);
+		check(file_read(path, buf, sizeof(buf)) > 0);
+		pos = strstr(buf, "MemFree:");
+		check(pos);
+		sum += strtol(pos + strlen("MemFree:"), NULL, 10);
+	}
+	return sum;
+}
 
 static unsigned long device_start(unsigned long *size)
 {
@@ -1130,24 +1157,22 @@ static unsigned long device_start(unsigned long *size)
 static int node_register(unsigned long start, unsigned long size, unsigned long *took)
 {
 	struct cdm_bench b = { .addr = start, .nr = size };
-	unsigned long others = others_run_time(), own = own_run_time();
+	struct span span = span_start();
 
 	if (ioctl(module, CDM_BENCH_REGISTER, &b))
 		fail("register %#lx %#lx", start, size);
-	*took = own_run_time() - own;
-	*took += others_run_time() - others;
+	*took = span_end(span);
 	return b.done;
 }
 
 static void node_unregister(int nid, unsigned long *took)
 {
 	struct cdm_bench b = { .nr = nid };
-	unsigned long others = others_run_time(), own = own_run_time();
+	struct span span = span_start();
 
 	if (ioctl(module, CDM_BENCH_UNREGISTER, &b))
 		fail("unregister %d", nid);
-	*took = own_run_time() - own;
-	*took += others_run_time() - others;
+	*took = span_end(span);
 }
 
 static unsigned long fault_cost(int nid)
@@ -1171,7 +1196,7 @@ static void scale_nodes(void)
 {
 	struct cdm_bench gup = { .nr = BATCH };
 	unsigned long start, size, took, fault, fault_dev, scanned, marked, forked;
-	unsigned long before = meminfo("MemFree:");
+	long before = ordinary_free();
 	int nid[64], nr = 0, wanted, i;
 	char *addr = map(BATCH, -1);
 	pid_t pid;
@@ -1209,7 +1234,7 @@ static void scale_nodes(void)
 		say("I scale:nodes:%d fault=%.1f fault_dev=%.1f gup=%.1f scan=%.1f fork=%.1f register=%lu memory_kb=%ld\n",
 		    nr, (double)fault / BATCH, (double)fault_dev / BATCH,
 		    (double)gup.ticks / BATCH, (double)scanned / BATCH,
-		    (double)forked / BATCH, took, (long)(before - meminfo("MemFree:")));
+		    (double)forked / BATCH, took, before - ordinary_free());
 	}
 	while (nr)
 		node_unregister(nid[--nr], &took);
@@ -1217,17 +1242,18 @@ static void scale_nodes(void)
 
 static void scale_size(void)
 {
-	unsigned long start, size, gib, came, left, before, after;
+	unsigned long start, size, gib, came, left;
+	long before, after;
 	int nid;
 
 	start = device_start(&size);
 	for (gib = 1; gib << 30 <= size; gib *= 2) {
-		before = meminfo("MemFree:");
+		before = ordinary_free();
 		nid = node_register(start, gib << 30, &came);
-		after = meminfo("MemFree:");
+		after = ordinary_free();
 		node_unregister(nid, &left);
 		say("I scale:size:%lu register=%.1f unregister=%.1f memory_kb=%ld\n", gib,
-		    (double)came / gib, (double)left / gib, (long)(before - after));
+		    (double)came / gib, (double)left / gib, before - after);
 	}
 }
 
