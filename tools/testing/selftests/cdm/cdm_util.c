@@ -1284,6 +1284,29 @@ long touch_faults(const char *addr, size_t nr, size_t stride)
 	return after.ru_minflt - before.ru_minflt;
 }
 
+/*
+ * Makes the CPUs that run this process look at page tables again. Who clears
+ * accessed bits, as DAMON does, does not flush for it, and a CPU with nothing
+ * else to do may keep what it knows for minutes.
+ */
+int flush_translations(void)
+{
+	/* So many pages that all is flushed, not each of them */
+	const size_t nr = 256;
+	static char *pages;
+
+	if (!pages) {
+		pages = map_pages(nr);
+		if (!pages)
+			return -ENOMEM;
+		fill_pages(pages, nr, PAGE_SIZE, 1);
+	}
+	if (mprotect(pages, nr * PAGE_SIZE, PROT_READ) ||
+	    mprotect(pages, nr * PAGE_SIZE, PROT_READ | PROT_WRITE))
+		return -errno;
+	return 0;
+}
+
 #define TIERS		"/sys/devices/virtual/memory_tiering"
 
 /* Which tier has the node, or -1 */
@@ -1370,8 +1393,8 @@ int damon_start(const char *ops, unsigned long long start,
 	ret |= damon_set(ops, CTX "operations");
 	ret |= damon_set("5000", CTX "monitoring_attrs/intervals/sample_us");
 	ret |= damon_set("100000", CTX "monitoring_attrs/intervals/aggr_us");
-	/* The region stays what it is */
-	ret |= damon_set("600000000", CTX "monitoring_attrs/intervals/update_us");
+	/* The region stays what it is, and does not become all of the process */
+	ret |= damon_set("1000000000000", CTX "monitoring_attrs/intervals/update_us");
 	ret |= damon_set("1", CTX "targets/nr_targets");
 	if (virtual)
 		ret |= damon_set_number(getpid(), CTX "targets/0/pid_target");

@@ -186,6 +186,7 @@ void ksm_stop(void);
 int numab_start(void);
 void drain_lru(void);
 long touch_faults(const char *addr, size_t nr, size_t stride);
+int flush_translations(void);
 int tier_of(int nid);
 #define FOLL_WRITE	0x1	/* a flag for gup_gets(), as in mm_types.h */
 size_t gup_gets(unsigned long mode, void *addr, size_t nr, unsigned int flags);

@@ -95,6 +95,7 @@ static void *touch_all(void *arg)
 	size_t i;
 
 	while (!READ_ONCE(*toucher->stop)) {
+		flush_translations();
 		for (i = 0; i < NR; i++)
 			READ_ONCE(toucher->addr[i * PAGE_SIZE]);
 		usleep(1000);

@@ -62,7 +62,8 @@ FIXTURE_SETUP(fault)
 	ASSERT_EQ(0, load_module("cdm_test", ""));
 	for (i = 0; i < ARRAY_SIZE(injector); i++)
 		ASSERT_EQ(0, setting(injector[i][0], injector[i][1]));
-	snprintf(self->args, sizeof(self->args), "%#lx %#llx -1 0x8 0x1",
+	/* Any node id; migrate; coherent, and not to be erased, to save time */
+	snprintf(self->args, sizeof(self->args), "%#lx %#llx -1 0x8 0x5",
 		 cdm_device(0)->start, 2 * BLOCK);
 	ASSERT_EQ(0, call("register", self->args));
 	self->nid = cdm_node();

@@ -370,6 +370,7 @@ static int mover(void *arg)
 TEST_F_TIMEOUT(ksm, move_in_races_with_merge, CDM_TIMEOUT)
 {
 	struct mover *m = shared_page();
+	time_t end = time(NULL) + CDM_WAIT;
 	size_t ksm = 0, seen = 0;
 	struct node_use use;
 	long long merged;
@@ -391,7 +392,8 @@ TEST_F_TIMEOUT(ksm, move_in_races_with_merge, CDM_TIMEOUT)
 	self->child = spawn(mover, m);
 	ASSERT_LT(0, self->child);
 	ASSERT_TRUE(wait_for(m->ready));
-	while (m->rounds < 20) {
+	/* So many, and until a look has come while the pages were there */
+	while (m->rounds < 20 || (!seen && time(NULL) < end)) {
 		ASSERT_EQ(0, device_use(&use));
 		ksm += use.ksm;
 		seen += use.anon;

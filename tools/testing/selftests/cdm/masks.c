@@ -42,6 +42,9 @@ enum cap {
 /* The node that is tried, an ordinary one with the task, another one without */
 static int nid, ram, far;
 
+/* What did not happen to ordinary pages either, and says nothing of the node */
+static const char *dead;
+
 /*
  * Hinting faults, while ordinary pages take theirs. Pages where the task runs
  * are not prepared for any, since they are in the right place.
@@ -68,7 +71,7 @@ static bool try_numa_balancing(void)
 	unmap_pages(device, NR);
 	unmap_pages(ordinary, NR);
 	if (control < 2 * (long)NR)
-		ksft_print_msg("no hinting faults at all\n");
+		dead = "NUMA balancing";
 	return faults > NOISE;
 }
 
@@ -88,7 +91,7 @@ static bool try_ksm(void)
 	    madvise(ordinary, NR * PAGE_SIZE, MADV_MERGEABLE))
 		return false;
 	if (!wait_for(pages_ksm(ordinary, NR, PAGE_SIZE) == NR) || ksm_scans(2))
-		ksft_print_msg("ksmd merges nothing at all\n");
+		dead = "ksmd";
 	merged = pages_ksm(device, NR, PAGE_SIZE);
 	setting(KSM_SYSFS "/run", "2");
 	setting(KSM_SYSFS "/run", "0");
@@ -256,6 +259,7 @@ static bool damon_sees(char *pages, int seconds)
 		return false;
 	while (seen <= 0 && time(NULL) < end) {
 		for (i = 0; i < 100; i++) {
+			flush_translations();
 			touch_faults(pages, NR, PAGE_SIZE);
 			usleep(1000);
 		}
@@ -270,14 +274,16 @@ static bool try_damon(void)
 	char *device = filled_pages_on(NR, nid, SEED);
 	char *ordinary = filled_pages_on(NR, ram, SEED);
 	time_t start = time(NULL), took;
-	bool seen;
+	bool seen = false;
 
 	if (!device || !ordinary)
 		return false;
-	if (!damon_sees(ordinary, CDM_WAIT))
-		ksft_print_msg("DAMON sees nothing at all\n");
-	took = time(NULL) - start;
-	seen = damon_sees(device, PATIENCE + PATIENCE_TIMES * took);
+	if (damon_sees(ordinary, CDM_WAIT)) {
+		took = time(NULL) - start;
+		seen = damon_sees(device, PATIENCE + PATIENCE_TIMES * took);
+	} else {
+		dead = "DAMON";
+	}
 	unmap_pages(device, NR);
 	unmap_pages(ordinary, NR);
 	return seen;
@@ -323,6 +329,7 @@ static unsigned int what_works(void)
 	unsigned int works = 0;
 	int i;
 
+	dead = NULL;
 	for (i = 0; i < NR_CAPS; i++)
 		if (caps[i].works())
 			works |= BIT(i);
@@ -486,6 +493,7 @@ TEST_F_TIMEOUT(masks, ordinary_node, CDM_TIMEOUT)
 	nid = far;
 	/* Demotion is for nodes without a CPU. */
 	works = what_works();
+	EXPECT_EQ(NULL, dead);
 	EXPECT_EQ((BIT(NR_CAPS) - 1) & ~BIT(DEMOTION), works) {
 		TH_LOG("works: %s", mask_text(works));
 	}
@@ -509,6 +517,9 @@ TEST_F_TIMEOUT(masks, each_two, 4 * CDM_TIMEOUT)
 			TH_LOG("%s", mask_text(self->masks[i]));
 		}
 		works = what_works();
+		EXPECT_EQ(NULL, dead) {
+			TH_LOG("%s does nothing at all", dead);
+		}
 		for (cap = 0; cap < NR_CAPS; cap++) {
 			bool is = works & BIT(cap);
 			bool ought = self->masks[i] & BIT(cap);
