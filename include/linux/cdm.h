@@ -55,6 +55,7 @@
 #define CDM_EVENT_UNREGISTER_FAILED	6
 
 struct attribute_group;
+struct cgroup;
 struct device;
 struct module;
 
@@ -93,6 +94,12 @@ extern nodemask_t cdm_nodes;
  * is complete, cleared before it starts to leave.
  */
 extern nodemask_t cdm_nameable_nodes;
+
+/* Of the CDM nodes, those that a cpuset must list: cdm_access says "listed". */
+extern nodemask_t cdm_listed_nodes;
+
+/* Node ids that devices have, or had: it may come back, and policies still name it. */
+extern nodemask_t cdm_known_nodes;
 
 /*
  * For get_user_pages() and its kin, beside the FOLL_* of mm_types.h: the page is
@@ -242,11 +249,13 @@ static inline bool folio_may_stay_pinned(struct folio *folio)
 }
 
 /**
- * node_is_nameable - may a task name this node as a place for its pages?
+ * node_is_nameable - can this node be named as a place for pages?
  * @nid: a valid node id
  *
+ * By whom is another question, see nodes_add_nameable_by().
+ *
  * Context: Any.
- * Return: true if it may; false for ordinary nodes, which have rules of their own.
+ * Return: true if it can; false for ordinary nodes, which have rules of their own.
  */
 static __always_inline bool node_is_nameable(int nid)
 {
@@ -254,15 +263,73 @@ static __always_inline bool node_is_nameable(int nid)
 }
 
 /**
- * nodes_add_nameable - add what a task may name beyond its ordinary nodes
- * @mask: nodes with ordinary memory that the task may use
+ * node_is_cdm_listed - is this a node that a cpuset must list?
+ * @nid: a valid node id
  *
  * Context: Any.
+ * Return: true if it is not enough that the cpuset does not say otherwise.
  */
-static __always_inline void nodes_add_nameable(nodemask_t *mask)
+static __always_inline bool node_is_cdm_listed(int nid)
+{
+	return node_isset(nid, cdm_listed_nodes);
+}
+
+#ifdef CONFIG_CPUSETS
+bool cpuset_cdm_node_allowed(struct task_struct *tsk, int nid);
+void cpuset_add_cdm_nodes_allowed(struct cgroup *cgroup, nodemask_t *mask);
+#else
+/* There is none that lists a node. */
+static inline bool cpuset_cdm_node_allowed(struct task_struct *tsk, int nid)
+{
+	return !node_is_cdm_listed(nid);
+}
+
+static inline void cpuset_add_cdm_nodes_allowed(struct cgroup *cgroup,
+						nodemask_t *mask)
+{
+	nodemask_t all;
+
+	nodes_andnot(all, cdm_nodes, cdm_listed_nodes);
+	nodes_or(*mask, *mask, all);
+}
+#endif
+
+/**
+ * current_may_use_cdm_node - does a cpuset let a page be taken from this node?
+ * @nid: a CDM node
+ *
+ * The question of the allocator, for a node that somebody has named. Kernel
+ * threads and whoever reclaims name none: they move the pages of others, and
+ * have asked the cpuset of those, see mem_cgroup_node_filter_allowed().
+ *
+ * Context: Any. Takes no lock.
+ * Return: true if it does.
+ */
+static inline bool current_may_use_cdm_node(int nid)
+{
+	return (current->flags & (PF_KTHREAD | PF_MEMALLOC)) ||
+	       cpuset_cdm_node_allowed(current, nid);
+}
+
+void __nodes_add_nameable(struct task_struct *task, nodemask_t *mask);
+
+/**
+ * nodes_add_nameable_by - add what a task may name beyond its ordinary nodes
+ * @task: the task
+ * @mask: nodes with ordinary memory that the task may use
+ *
+ * Context: Any. Takes no lock.
+ */
+static __always_inline void nodes_add_nameable_by(struct task_struct *task,
+						  nodemask_t *mask)
 {
 	if (cdm_enabled())
-		nodes_or(*mask, *mask, cdm_nameable_nodes);
+		__nodes_add_nameable(task, mask);
+}
+
+static __always_inline void nodes_add_nameable(nodemask_t *mask)
+{
+	nodes_add_nameable_by(current, mask);
 }
 
 /*
@@ -287,7 +354,7 @@ static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
 /* Pages of a CDM node for a move that names it, mm/mempolicy.c. */
 struct folio *folio_alloc_cdm_node(gfp_t gfp, unsigned int order, int nid);
 
-/* nodeN/cdm_caps, for drivers/base/node.c */
+/* nodeN/cdm_caps and nodeN/cdm_access, for drivers/base/node.c */
 extern const struct attribute_group cdm_node_attr_group;
 
 /* For mm/memory_hotplug.c: memory that the core itself does not add is refused. */
@@ -340,6 +407,21 @@ static inline bool folio_may_stay_pinned(struct folio *folio)
 static __always_inline bool node_is_nameable(int nid)
 {
 	return false;
+}
+
+static inline void cpuset_add_cdm_nodes_allowed(struct cgroup *cgroup,
+						nodemask_t *mask)
+{
+}
+
+static inline bool current_may_use_cdm_node(int nid)
+{
+	return false;
+}
+
+static __always_inline void nodes_add_nameable_by(struct task_struct *task,
+						  nodemask_t *mask)
+{
 }
 
 static __always_inline void nodes_add_nameable(nodemask_t *mask)

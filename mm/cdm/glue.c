@@ -47,6 +47,11 @@ EXPORT_SYMBOL_GPL(cdm_nodes);
 nodemask_t cdm_nameable_nodes __read_mostly;
 EXPORT_SYMBOL_GPL(cdm_nameable_nodes);
 
+/* cdm_access_store() writes it. */
+nodemask_t cdm_listed_nodes __read_mostly;
+
+nodemask_t cdm_known_nodes __read_mostly;
+
 DEFINE_STATIC_KEY_FALSE(cdm_enabled_key);
 EXPORT_SYMBOL_GPL(cdm_enabled_key);
 
@@ -90,6 +95,9 @@ int cdm_publish(int nid, u32 deny)
 	if (ret)
 		return ret;
 	WRITE_ONCE(cdm_node_deny[nid], deny);
+	/* What was said of the last device with this number goes with it. */
+	node_clear(nid, cdm_listed_nodes);
+	node_set(nid, cdm_known_nodes);
 	node_set(nid, cdm_nodes);
 	static_branch_inc(&cdm_enabled_key);
 	return 0;
@@ -123,6 +131,15 @@ void cdm_set_nameable(int nid, bool nameable)
 		node_set(nid, cdm_nameable_nodes);
 	else
 		node_clear(nid, cdm_nameable_nodes);
+}
+
+void __nodes_add_nameable(struct task_struct *task, nodemask_t *mask)
+{
+	int nid;
+
+	for_each_node_mask(nid, cdm_nameable_nodes)
+		if (cpuset_cdm_node_allowed(task, nid))
+			node_set(nid, *mask);
 }
 
 /* What is known about a node id or a range before it is taken. */
@@ -746,9 +763,36 @@ static ssize_t cdm_denied_show(struct device *dev,
 }
 static DEVICE_ATTR_RO(cdm_denied);
 
+/* Who may name the node: "all" whose cpuset does not say otherwise, or "listed". */
+static const char * const cdm_access_names[] = { "all", "listed" };
+
+static ssize_t cdm_access_show(struct device *dev,
+			       struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%s\n",
+			  cdm_access_names[node_is_cdm_listed(dev->id)]);
+}
+
+static ssize_t cdm_access_store(struct device *dev,
+				struct device_attribute *attr,
+				const char *buf, size_t count)
+{
+	int access = sysfs_match_string(cdm_access_names, buf);
+
+	if (access < 0)
+		return access;
+	if (access)
+		node_set(dev->id, cdm_listed_nodes);
+	else
+		node_clear(dev->id, cdm_listed_nodes);
+	return count;
+}
+static DEVICE_ATTR_RW(cdm_access);
+
 static struct attribute *cdm_node_attrs[] = {
 	&dev_attr_cdm_caps.attr,
 	&dev_attr_cdm_denied.attr,
+	&dev_attr_cdm_access.attr,
 	NULL
 };
 
@@ -779,7 +823,7 @@ void cdm_show_attrs(int nid)
 
 	if (sysfs_update_group(&node_devices[nid]->dev.kobj,
 			       &cdm_node_attr_group))
-		pr_warn("node%d: cdm_caps could not be created\n", nid);
+		pr_warn("node%d: its attributes could not be created\n", nid);
 }
 
 /* /sys/kernel/mm/cdm; its members send uevents of SUBSYSTEM=cdm. */

@@ -219,6 +219,8 @@ TEST_F_TIMEOUT(fault, veto_of_offline, CDM_TIMEOUT)
 	char *up, *after;
 	char *addr;
 
+	/* Who does not let go is asked again until then */
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "2000"));
 	ASSERT_EQ(0, call("register", self->args));
 	up = cdm_snapshot();
 	addr = map_pages_on(NR, self->nid);
@@ -236,6 +238,7 @@ TEST_F_TIMEOUT(fault, veto_of_offline, CDM_TIMEOUT)
 	free(up);
 
 	ASSERT_EQ(0, file_write(VETO "/MEM_GOING_OFFLINE/error", "0"));
+	settings_restore();
 	EXPECT_EQ(0, call_unregister(self->nid));
 	after = cdm_snapshot();
 	EXPECT_TRUE(cdm_same_snapshot(self->before, after));
