@@ -354,6 +354,34 @@ static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
 /* Pages of a CDM node for a move that names it, mm/mempolicy.c. */
 struct folio *folio_alloc_cdm_node(gfp_t gfp, unsigned int order, int nid);
 
+unsigned long __cdm_free_pages(void);
+unsigned long __cdm_file_pages(void);
+
+/**
+ * cdm_free_pages - how many of the free pages are on CDM nodes
+ *
+ * Who asks how much memory there is means memory that he can have without
+ * naming a node; so do the limits that are a part of it.
+ *
+ * Context: Any.
+ * Return: pages; as exact as NR_FREE_PAGES is.
+ */
+static __always_inline unsigned long cdm_free_pages(void)
+{
+	return cdm_enabled() ? __cdm_free_pages() : 0;
+}
+
+/**
+ * cdm_file_pages - how many pages of the page cache are on CDM nodes
+ *
+ * Context: Any.
+ * Return: pages; as exact as NR_ACTIVE_FILE and NR_INACTIVE_FILE are.
+ */
+static __always_inline unsigned long cdm_file_pages(void)
+{
+	return cdm_enabled() ? __cdm_file_pages() : 0;
+}
+
 /* nodeN/cdm_caps and nodeN/cdm_access, for drivers/base/node.c */
 extern const struct attribute_group cdm_node_attr_group;
 
@@ -417,6 +445,16 @@ static inline void cpuset_add_cdm_nodes_allowed(struct cgroup *cgroup,
 static inline bool current_may_use_cdm_node(int nid)
 {
 	return false;
+}
+
+static __always_inline unsigned long cdm_free_pages(void)
+{
+	return 0;
+}
+
+static __always_inline unsigned long cdm_file_pages(void)
+{
+	return 0;
 }
 
 static __always_inline void nodes_add_nameable_by(struct task_struct *task,

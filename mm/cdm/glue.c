@@ -133,6 +133,27 @@ void cdm_set_nameable(int nid, bool nameable)
 		node_clear(nid, cdm_nameable_nodes);
 }
 
+unsigned long __cdm_free_pages(void)
+{
+	unsigned long pages = 0;
+	int nid;
+
+	for_each_node_mask(nid, cdm_nodes)
+		pages += sum_zone_node_page_state(nid, NR_FREE_PAGES);
+	return pages;
+}
+
+unsigned long __cdm_file_pages(void)
+{
+	unsigned long pages = 0;
+	int nid;
+
+	for_each_node_mask(nid, cdm_nodes)
+		pages += node_page_state(NODE_DATA(nid), NR_ACTIVE_FILE) +
+			 node_page_state(NODE_DATA(nid), NR_INACTIVE_FILE);
+	return pages;
+}
+
 void __nodes_add_nameable(struct task_struct *task, nodemask_t *mask)
 {
 	int nid;

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the system says it has for everybody does not change when a node comes,
+ * nor when it is filled; what it says of the node does, and in all places alike.
+ * CDM_CONTROL=1: with the same memory added by dax/kmem all of it does change.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cdm_util.h"
+
+#define TMPFS		"/run/cdm-accounting"
+/* 128 MiB of the device's 512 */
+#define NR		((size_t)32768)
+#define SEED		0xacc00000UL
+
+/* All in KiB */
+struct system {
+	long long total, commit_limit, sysinfo_total, tmpfs;	/* exact */
+	long long free, available, sysinfo_free, dirty;		/* about */
+};
+
+/*
+ * What else may happen to free memory meanwhile. When the node comes, its memory
+ * map is taken from it, and under KASAN an eighth of the device's size; later it
+ * is other programs, and page tables. The dirty limit is a fifth of it.
+ */
+#define SLACK_COMING	((long long)cdm_device(0)->size / 1024 / 4)
+#define SLACK_FILLING	((long long)NR * 4 / 3)
+
+FIXTURE(accounting)
+{
+	int nid;
+	struct system before;	/* without the node */
+	struct system up;	/* with it */
+	char *pages;
+};
+
+static long long system_meminfo(const char *field)
+{
+	char text[8192], *line;
+	char key[64];
+
+	if (file_read("/proc/meminfo", text, sizeof(text)) <= 0)
+		return -1;
+	snprintf(key, sizeof(key), "%s:", field);
+	line = strstr(text, key);
+	return line ? strtoll(line + strlen(key), NULL, 10) : -1;
+}
+
+static bool look(struct system *s)
+{
+	struct sysinfo info;
+	struct statfs fs;
+
+	/* The counters of each CPU, added up */
+	if (file_write("/proc/sys/vm/stat_refresh", "1") || sysinfo(&info) ||
+	    (mkdir(TMPFS, 0700) && errno != EEXIST) ||
+	    mount("none", TMPFS, "tmpfs", 0, NULL))
+		return false;
+	if (statfs(TMPFS, &fs)) {
+		umount(TMPFS);
+		return false;
+	}
+	umount(TMPFS);
+	s->total = system_meminfo("MemTotal");
+	s->commit_limit = system_meminfo("CommitLimit");
+	s->sysinfo_total = info.totalram * info.mem_unit / 1024;
+	s->tmpfs = fs.f_blocks * fs.f_bsize / 1024;
+	s->free = system_meminfo("MemFree");
+	s->available = system_meminfo("MemAvailable");
+	s->sysinfo_free = info.freeram * info.mem_unit / 1024;
+	s->dirty = vm_event("nr_dirty_threshold") * (long long)PAGE_SIZE / 1024;
+	return s->total > 0 && s->commit_limit > 0 && s->free > 0 &&
+	       s->available > 0 && s->dirty > 0;
+}
+
+static void expect_about(struct __test_metadata *_metadata, const char *what,
+			 long long before, long long after, long long slack)
+{
+	EXPECT_GE(slack, llabs(after - before)) {
+		TH_LOG("%s: %lld KiB became %lld", what, before, after);
+	}
+}
+
+static void expect_same(struct __test_metadata *_metadata,
+			const struct system *before, const struct system *after,
+			long long slack)
+{
+	EXPECT_EQ(before->total, after->total);
+	EXPECT_EQ(before->commit_limit, after->commit_limit);
+	EXPECT_EQ(before->sysinfo_total, after->sysinfo_total);
+	EXPECT_EQ(before->tmpfs, after->tmpfs);
+	expect_about(_metadata, "MemFree", before->free, after->free, slack);
+	expect_about(_metadata, "MemAvailable", before->available,
+		     after->available, slack);
+	expect_about(_metadata, "freeram", before->sysinfo_free,
+		     after->sysinfo_free, slack);
+	expect_about(_metadata, "nr_dirty_threshold", before->dirty,
+		     after->dirty, slack / 5);
+}
+
+FIXTURE_SETUP(accounting)
+{
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_LE(2 * NR * PAGE_SIZE, cdm_device(0)->size);
+	ASSERT_EQ(0, setting(KSM_SYSFS "/run", "0"));
+	/* Nothing that is about to be written or freed */
+	ASSERT_EQ(0, file_write("/proc/sys/vm/drop_caches", "3"));
+	ASSERT_TRUE(look(&self->before));
+	self->nid = cdm_node_up("migrate,reclaim,thp,pagecache");
+	ASSERT_LE(0, self->nid);
+	ASSERT_TRUE(look(&self->up));
+}
+
+FIXTURE_TEARDOWN_PARENT(accounting)
+{
+	umount(TMPFS);
+	rmdir(TMPFS);
+	memcg_remove();
+	settings_restore();
+	cdm_node_down();
+}
+
+TEST_F_TIMEOUT(accounting, registered, CDM_TIMEOUT)
+{
+	struct system after;
+
+	ASSERT_TRUE(look(&after));
+	expect_same(_metadata, &self->before, &after, SLACK_COMING);
+	/* Positive control: the node has come, with all that it has */
+	EXPECT_EQ(cdm_device(0)->size / 1024, node_meminfo(self->nid, "MemTotal"));
+	EXPECT_LT(cdm_device(0)->size / 1024 * 9 / 10,
+		  node_meminfo(self->nid, "MemFree"));
+
+	/* And nothing is taken off when it goes */
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_TRUE(look(&after));
+	expect_same(_metadata, &self->before, &after, SLACK_COMING);
+}
+
+TEST_F_TIMEOUT(accounting, filled, CDM_TIMEOUT)
+{
+	long long free = node_meminfo(self->nid, "MemFree");
+	struct system after;
+
+	self->pages = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, self->pages);
+	ASSERT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	ASSERT_TRUE(look(&after));
+	expect_same(_metadata, &self->up, &after, SLACK_FILLING);
+	/* Positive control */
+	EXPECT_LE((long long)NR * 4, free - node_meminfo(self->nid, "MemFree"));
+}
+
+/* Page cache that was moved there is not RAM's to give back, or to make dirty */
+TEST_F_TIMEOUT(accounting, page_cache, CDM_TIMEOUT)
+{
+	char path[] = "/scratch/cdm-accounting-XXXXXX";
+	int fd = mkstemp(path);
+	struct system after;
+
+	ASSERT_LE(0, fd);
+	unlink(path);
+	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
+	self->pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
+			   MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(0, fsync(fd));
+	ASSERT_LE(0, move_to(self->pages, NR, PAGE_SIZE, self->nid, NULL));
+	ASSERT_LT(NR - NR / 16, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	ASSERT_TRUE(look(&after));
+	expect_same(_metadata, &self->up, &after, SLACK_FILLING);
+	/* Positive control */
+	EXPECT_LT((long long)(NR - NR / 16) * 4,
+		  node_meminfo(self->nid, "FilePages"));
+	close(fd);
+}
+
+/* Of memory.numa_stat: the bytes of anonymous memory on a node */
+static long long memcg_anon(int nid)
+{
+	char text[8192], key[16], *line, *end;
+
+	if (file_read("/sys/fs/cgroup/cdm_test/memory.numa_stat", text,
+		      sizeof(text)) <= 0)
+		return -1;
+	line = strstr(text, "anon ");
+	if (!line)
+		return -1;
+	end = strchrnul(line, '\n');
+	*end = '\0';
+	snprintf(key, sizeof(key), " N%d=", nid);
+	line = strstr(line, key);
+	return line ? strtoll(line + strlen(key), NULL, 10) : -1;
+}
+
+/* What all say of the same pages */
+TEST_F_TIMEOUT(accounting, agree, CDM_TIMEOUT)
+{
+	long long used, anon, allocations;
+
+	ASSERT_EQ(0, memcg_create());
+	ASSERT_EQ(0, memcg_join());
+	used = node_meminfo(self->nid, "MemUsed");
+	anon = node_meminfo(self->nid, "AnonPages");
+	allocations = node_allocations(self->nid);
+	self->pages = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, self->pages);
+	drain_lru();
+
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(NR, numa_maps_pages(self->pages, self->nid, NULL, 0));
+	EXPECT_EQ((long long)NR * 4,
+		  node_meminfo(self->nid, "AnonPages") - anon);
+	/* Pages on the lists of the CPUs count as used. */
+	expect_about(_metadata, "MemUsed", used + (long long)NR * 4,
+		     node_meminfo(self->nid, "MemUsed"), 4096);
+	EXPECT_LE(allocations + NR, node_allocations(self->nid));
+	EXPECT_EQ((long long)(NR * PAGE_SIZE), memcg_anon(self->nid));
+}
+
+TEST_HARNESS_MAIN
