@@ -170,6 +170,7 @@ TEST_F_TIMEOUT(accounting, page_cache, CDM_TIMEOUT)
 {
 	int fd = open("/scratch", O_RDWR | O_TMPFILE, 0600);
 	struct system after;
+	int tries;
 
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
@@ -178,12 +179,19 @@ TEST_F_TIMEOUT(accounting, page_cache, CDM_TIMEOUT)
 	ASSERT_NE(MAP_FAILED, self->pages);
 	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
 	ASSERT_EQ(0, fsync(fd));
-	ASSERT_LE(0, move_to(self->pages, NR, PAGE_SIZE, self->nid, NULL));
-	ASSERT_LT(NR - NR / 16, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	/* Who writes back may hold some for a moment, and what was huge is mapped anew. */
+	for (tries = 0; tries < 10; tries++) {
+		ASSERT_LE(0, move_to(self->pages, NR, PAGE_SIZE, self->nid, NULL));
+		if (pages_intact(self->pages, NR, PAGE_SIZE, SEED) == NR &&
+		    pages_on(self->pages, NR, PAGE_SIZE, self->nid) == NR)
+			break;
+		usleep(100000);
+	}
+	ASSERT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
 	ASSERT_TRUE(look(&after));
 	expect_same(_metadata, &self->up, &after, SLACK_FILLING);
 	/* Positive control */
-	EXPECT_LT((long long)(NR - NR / 16) * 4,
+	EXPECT_LE((long long)NR * 4,
 		  node_meminfo(self->nid, "FilePages"));
 	close(fd);
 }

@@ -365,9 +365,14 @@ int cdm_node(void)
 
 	if (!dev || !block)
 		return -1;
+	/* Of the two links, one may be missing: the kernel goes on without. */
 	for (nid = 0; nid < 64; nid++) {
 		snprintf(path, sizeof(path), NODE_SYSFS "/node%d/memory%lu",
 			 nid, dev->start / block);
+		if (!access(path, F_OK))
+			return nid;
+		snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%lu/node%d",
+			 dev->start / block, nid);
 		if (!access(path, F_OK))
 			return nid;
 	}
