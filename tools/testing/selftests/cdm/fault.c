@@ -128,7 +128,7 @@ TEST_F_TIMEOUT(fault, allocations_of_register, CDM_TIMEOUT)
 	char *after;
 	int ret;
 
-	for (nth = 1; nth < 1000000; nth = next_nth(nth, 60)) {
+	for (nth = 1; nth < 1000000; nth = next_nth(nth, 160)) {
 		ret = with_failure(nth, "register", self->args, &injected);
 		if (!ret) {
 			/* Either nothing failed, or it was not needed */
