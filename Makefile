@@ -16,6 +16,7 @@ help:
 	@echo '  make objcmp       with CDM=n: is the code of every touched object as it was?'
 	@echo '  make bench        what it costs: instructions against the base kernel'
 	@echo '  make bench-check  do the results of make bench stay within the budget?'
+	@echo '  make soak         stressors against devices that come and go, for SECONDS=600'
 	@echo '  make lint         checkpatch, rustfmt, clippy, sparse, kernel-doc, shellcheck'
 	@echo
 	@echo '  make setup        only the toolchain root, in the cache directory'
@@ -49,6 +50,9 @@ shell: setup
 vm: setup
 	@$(T)/kernel run
 	@$(T)/vm -- sh -c '$(subst ','\'',$(CMD))'
+
+soak: setup
+	@$(T)/soak $(or $(SECONDS),600)
 
 lint: setup
 	@$(T)/lint
@@ -84,4 +88,4 @@ clean:
 distclean:
 	@$(T)/clean --all
 
-.PHONY: help setup run test shell vm objcmp lint kernel refresh steps series clean distclean
+.PHONY: help setup run test shell vm objcmp soak lint kernel refresh steps series clean distclean
