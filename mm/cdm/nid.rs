@@ -50,18 +50,23 @@ impl Facts {
     }
 }
 
-/// Chooses a node.
+/// Chooses a node for memory at `start`.
 ///
 /// In this order: what the driver says, for it may know the firmware; where the firmware expects
-/// memory at this address; the first generic initiator, for that is how firmware announces a device
-/// with memory; any node that is possible and not there.
+/// memory at this address; the node that it had before; the first generic initiator, for that is
+/// how firmware announces a device with memory; any node that is possible and not there. A policy
+/// may outlive a node, and must not come to mean another device: of the last two, one that was
+/// never another's is first. `had` is where the memory was that the node had last.
 pub(crate) fn choose(
+    start: u64,
     wanted: Option<i32>,
     expected: Option<i32>,
     facts: impl Fn(i32) -> Facts,
     is_taken: impl Fn(i32) -> bool,
+    had: impl Fn(i32) -> Option<u64>,
 ) -> Result<i32, Refusal> {
     let usable = |nid: &i32| facts(*nid).obstacle(*nid).is_none() && !is_taken(*nid);
+    let is_fresh = |nid: &i32| usable(nid) && had(*nid).is_none();
 
     if let Some(nid) = wanted {
         return match facts(nid).obstacle(nid) {
@@ -73,10 +78,15 @@ pub(crate) fn choose(
     }
 
     let all = || 0..bindings::MAX_NUMNODES as i32;
+    let initiators = || all().filter(|nid| facts(*nid).is_initiator());
+    let absent = || all().filter(|nid| !facts(*nid).is_online());
     expected
         .filter(usable)
-        .or_else(|| all().filter(|nid| facts(*nid).is_initiator()).find(usable))
-        .or_else(|| all().filter(|nid| !facts(*nid).is_online()).find(usable))
+        .or_else(|| all().filter(|nid| had(*nid) == Some(start)).find(usable))
+        .or_else(|| initiators().find(is_fresh))
+        .or_else(|| absent().find(is_fresh))
+        .or_else(|| initiators().find(usable))
+        .or_else(|| absent().find(usable))
         .ok_or(Refusal::NoNid)
 }
 
@@ -103,8 +113,20 @@ mod tests {
         })
     }
 
+    const START: u64 = 0x1000_0000;
+
     fn pick(wanted: Option<i32>, expected: Option<i32>, taken: &[i32]) -> Result<i32, Refusal> {
-        choose(wanted, expected, machine, |nid| taken.contains(&nid))
+        let is_taken = |nid| taken.contains(&nid);
+
+        choose(START, wanted, expected, machine, is_taken, |_| None)
+    }
+
+    // `past` has the nodes that had memory, and where that was.
+    fn pick_again(past: &[(i32, u64)], taken: &[i32]) -> Result<i32, Refusal> {
+        let is_taken = |nid| taken.contains(&nid);
+        let had = |nid| past.iter().find(|(had, _)| *had == nid).map(|(_, at)| *at);
+
+        choose(START, None, None, machine, is_taken, had)
     }
 
     #[test]
@@ -124,5 +146,17 @@ mod tests {
         assert_eq!(pick(None, None, &[2]), Ok(3));
         assert_eq!(pick(None, None, &[2, 3]), Ok(4));
         assert_eq!(pick(None, None, &[2, 3, 4]), Err(Refusal::NoNid));
+    }
+
+    #[test]
+    fn the_past() {
+        assert_eq!(pick_again(&[(3, START)], &[]), Ok(3));
+        assert_eq!(pick_again(&[(3, START)], &[3]), Ok(2));
+        assert_eq!(pick_again(&[(2, !START)], &[]), Ok(3));
+        assert_eq!(pick_again(&[(2, !START), (3, !START)], &[]), Ok(4));
+
+        let others = [(2, !START), (3, !START), (4, !START)];
+        assert_eq!(pick_again(&others, &[]), Ok(2));
+        assert_eq!(pick_again(&others, &[2]), Ok(3));
     }
 }

@@ -56,13 +56,23 @@ struct Entry {
     node: Option<Node>,
 }
 
+/// Where the memory was that a node had last.
+struct Past {
+    nid: i32,
+    start: u64,
+}
+
 struct Registry {
     entries: KVec<Entry>,
+    past: KVec<Past>,
 }
 
 global_lock! {
     // SAFETY: `init` is called before `READY` is set, without which nobody locks this.
-    unsafe(uninit) static REGISTRY: Mutex<Registry> = Registry { entries: KVec::new() };
+    unsafe(uninit) static REGISTRY: Mutex<Registry> = Registry {
+        entries: KVec::new(),
+        past: KVec::new(),
+    };
 }
 
 static READY: Atomic<bool> = Atomic::new(false);
@@ -94,6 +104,22 @@ impl Registry {
     fn is_taken(&self, nid: i32) -> bool {
         self.entries.iter().any(|entry| entry.nid == nid)
     }
+
+    fn had(&self, nid: i32) -> Option<u64> {
+        let past = self.past.iter().find(|past| past.nid == nid);
+
+        past.map(|past| past.start)
+    }
+
+    /// One of these for each node at most, so this does not grow for ever.
+    fn remember(&mut self, nid: i32, start: u64) -> Result {
+        if let Some(past) = self.past.iter_mut().find(|past| past.nid == nid) {
+            past.start = start;
+        } else {
+            self.past.push(Past { nid, start }, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
 }
 
 /// An entry that has no node yet, and goes if it does not get one.
@@ -116,9 +142,17 @@ impl Slot {
         {
             return Err(Refusal::Overlap(other.nid));
         }
-        let nid = nid::choose(config.nid(), expected, nid::Facts::of, |nid| {
-            registry.is_taken(nid)
-        })?;
+        let nid = nid::choose(
+            config.start(),
+            config.nid(),
+            expected,
+            nid::Facts::of,
+            |nid| registry.is_taken(nid),
+            |nid| registry.had(nid),
+        )?;
+        registry
+            .remember(nid, config.start())
+            .map_err(|error| Refusal::Failed("an allocation", error))?;
         registry
             .entries
             .push(
