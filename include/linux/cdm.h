@@ -57,6 +57,7 @@
 struct attribute_group;
 struct cgroup;
 struct device;
+struct mempolicy;
 struct module;
 
 /**
@@ -338,10 +339,18 @@ static __always_inline void nodes_add_nameable(nodemask_t *mask)
  * fault from user mode it is the task's own error, as a full hugetlb pool is.
  * For GUP and other faults in the kernel it stays -ENOMEM.
  */
-static __always_inline void cdm_enter_fault(void)
+static __always_inline void cdm_enter_fault(struct mm_struct *mm)
+{
+	if (cdm_enabled()) {
+		current->cdm_exhausted = 0;
+		current->cdm_in_own_fault = mm == current->mm;
+	}
+}
+
+static __always_inline void cdm_exit_fault(void)
 {
 	if (cdm_enabled())
-		current->cdm_exhausted = 0;
+		current->cdm_in_own_fault = 0;
 }
 
 static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
@@ -349,6 +358,28 @@ static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
 	if (cdm_enabled() && (ret & VM_FAULT_OOM) && current->cdm_exhausted)
 		ret = (ret & ~VM_FAULT_OOM) | VM_FAULT_SIGBUS;
 	return ret;
+}
+
+bool __cdm_policy(struct mempolicy *pol);
+
+/* Does the policy name a device, there or leaving? */
+static __always_inline bool cdm_policy(struct mempolicy *pol)
+{
+	return cdm_enabled() && __cdm_policy(pol);
+}
+
+struct mempolicy *__cdm_file_policy(struct mempolicy *pol);
+
+/*
+ * The policy for a page of a shmem file that has none of its own. A task names
+ * nodes for what it touches. What write(2), fallocate(2), ptrace(2) and the kernel
+ * put into a file stays when the task is gone, and is others' to map.
+ */
+static __always_inline struct mempolicy *cdm_file_policy(struct mempolicy *pol)
+{
+	if (cdm_enabled() && !current->cdm_in_own_fault)
+		return __cdm_file_policy(pol);
+	return pol;
 }
 
 /* Pages of a CDM node for a move that names it, mm/mempolicy.c. */
@@ -466,13 +497,27 @@ static __always_inline void nodes_add_nameable(nodemask_t *mask)
 {
 }
 
-static __always_inline void cdm_enter_fault(void)
+static __always_inline void cdm_enter_fault(struct mm_struct *mm)
+{
+}
+
+static __always_inline void cdm_exit_fault(void)
 {
 }
 
 static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
 {
 	return ret;
+}
+
+static __always_inline bool cdm_policy(struct mempolicy *pol)
+{
+	return false;
+}
+
+static __always_inline struct mempolicy *cdm_file_policy(struct mempolicy *pol)
+{
+	return pol;
 }
 
 static inline struct folio *folio_alloc_cdm_node(gfp_t gfp, unsigned int order,

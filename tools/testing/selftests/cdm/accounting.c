@@ -60,8 +60,35 @@ static long long system_meminfo(const char *field)
 	return line ? strtoll(line + strlen(key), NULL, 10) : -1;
 }
 
+/*
+ * KiB of ordinary nodes on the lists of CPUs: free, but not in MemFree, and a
+ * tenth of the memory of a small machine. A memory map that is freed goes there.
+ */
+static long long on_cpu_lists(void)
+{
+	unsigned long ordinary = node_list("has_memory");
+	long long pages = 0, nr;
+	int nid = 0;
+	char line[256];
+	FILE *f;
+
+	f = fopen("/proc/zoneinfo", "r");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Node %d, zone", &nid) == 1)
+			continue;
+		if (sscanf(line, " count: %lld", &nr) == 1 &&
+		    ordinary & NODE_BIT(nid))
+			pages += nr;
+	}
+	fclose(f);
+	return pages * (long long)PAGE_SIZE / 1024;
+}
+
 static bool look(struct system *s)
 {
+	long long listed = on_cpu_lists();
 	struct sysinfo info;
 	struct statfs fs;
 
@@ -79,10 +106,11 @@ static bool look(struct system *s)
 	s->commit_limit = system_meminfo("CommitLimit");
 	s->sysinfo_total = info.totalram * info.mem_unit / 1024;
 	s->tmpfs = fs.f_blocks * fs.f_bsize / 1024;
-	s->free = system_meminfo("MemFree");
-	s->available = system_meminfo("MemAvailable");
-	s->sysinfo_free = info.freeram * info.mem_unit / 1024;
-	s->dirty = vm_event("nr_dirty_threshold") * (long long)PAGE_SIZE / 1024;
+	s->free = system_meminfo("MemFree") + listed;
+	s->available = system_meminfo("MemAvailable") + listed;
+	s->sysinfo_free = info.freeram * info.mem_unit / 1024 + listed;
+	s->dirty = vm_event("nr_dirty_threshold") * (long long)PAGE_SIZE / 1024 +
+		   listed * file_number("/proc/sys/vm/dirty_ratio") / 100;
 	return s->total > 0 && s->commit_limit > 0 && s->free > 0 &&
 	       s->available > 0 && s->dirty > 0;
 }

@@ -9,9 +9,12 @@
  *   there on request. The judge of this is page_owner, so the kernel needs
  *   page_owner=on.
  *
+ * page_owner itself may have had no memory to note who allocated a page. Such
+ * a page is shown and counted as unknown, and is not wrong.
+ *
  *	cdm-oracle [--json]
  *
- * Exits with 0 if all is well, 1 if a page is wrong, 2 if it could not look.
+ * Exits with 0 if no page is wrong, 1 if one is, 2 if it could not look.
  * Pages come and go meanwhile: what looks wrong is looked at a second time.
  */
 #include <ctype.h>
@@ -38,7 +41,9 @@
 
 static bool json;
 static int kpageflags, kpagecount, page_owner;
-static size_t nr_findings;
+static size_t nr_findings, nr_unknown;
+/* What a finding says of a page without a record; the address is compared. */
+static const char unknown[] = "allocated by unknown";
 static const char *finding_sep;
 
 static __attribute__((noreturn, format(printf, 1, 2)))
@@ -155,6 +160,11 @@ static const char *bad_owner(const char *record, const char *caps)
 		{ "alloc_charge_folio+", "thp" },
 		{ "hugetlb", "hugetlb" },
 	};
+	/* What page_owner notes instead of a stack that it could not keep */
+	static const char * const no_stack[] = {
+		"register_failure_stack+",
+		"register_dummy_stack+",
+	};
 	static const char moved[] = "last migrate reason: ";
 	const char *pos = strstr(record, moved);
 	size_t i, len;
@@ -175,6 +185,9 @@ static const char *bad_owner(const char *record, const char *caps)
 		if (strstr(record, stacks[i][0]) &&
 		    (!*stacks[i][1] || has_word(caps, stacks[i][1])))
 			return NULL;
+	for (i = 0; i < ARRAY_SIZE(no_stack); i++)
+		if (strstr(record, no_stack[i]))
+			return unknown;
 	return "allocated unnamed";
 }
 
@@ -269,7 +282,7 @@ static void finding(int nid, unsigned long pfn, const char *kind,
 	char *line, *save;
 	const char *sep = "";
 
-	if (nr_findings++ >= MAX_FINDINGS)
+	if ((kind == unknown ? nr_unknown++ : nr_findings++) >= MAX_FINDINGS)
 		return;
 	if (owner_record(pfn, record, sizeof(record)) != pfn)
 		*record = '\0';
@@ -337,7 +350,7 @@ static void check_range(int nid, const char *caps, unsigned long pfn,
 static bool check_node(int nid, unsigned long block, const char *sep)
 {
 	char path[PATH_MAX], caps[512];
-	size_t pages = 0, used = 0, before = nr_findings;
+	size_t pages = 0, used = 0, before = nr_findings, before_unknown = nr_unknown;
 	struct dirent *entry;
 	unsigned long nr;
 	DIR *dir;
@@ -363,11 +376,13 @@ static bool check_node(int nid, unsigned long block, const char *sep)
 	}
 	closedir(dir);
 	if (json)
-		printf("], \"pages\": %zu, \"used\": %zu, \"wrong\": %zu}", pages,
-		       used, nr_findings - before);
+		printf("], \"pages\": %zu, \"used\": %zu, \"wrong\": %zu, \"unknown\": %zu}",
+		       pages, used, nr_findings - before,
+		       nr_unknown - before_unknown);
 	else
-		printf("node %d (%s): %zu pages, %zu in use, %zu wrong\n", nid,
-		       caps, pages, used, nr_findings - before);
+		printf("node %d (%s): %zu pages, %zu in use, %zu wrong, %zu unknown\n",
+		       nid, caps, pages, used, nr_findings - before,
+		       nr_unknown - before_unknown);
 	return true;
 }
 
@@ -397,6 +412,7 @@ int main(int argc, char **argv)
 		if (nodes & NODE_BIT(nid) && check_node(nid, block, sep))
 			sep = ",";
 	if (json)
-		printf("], \"wrong\": %zu}\n", nr_findings);
+		printf("], \"wrong\": %zu, \"unknown\": %zu}\n", nr_findings,
+		       nr_unknown);
 	return nr_findings ? 1 : 0;
 }

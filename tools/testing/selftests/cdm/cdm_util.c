@@ -355,10 +355,10 @@ static unsigned long block_size(void)
 	return strtoull(buf, NULL, 16);
 }
 
-/* The node that the first device's memory is, or -1 */
-int cdm_node(void)
+/* The node that a device's memory is, or -1 */
+int cdm_node_of(int index)
 {
-	const struct device *dev = cdm_device(0);
+	const struct device *dev = cdm_device(index);
 	unsigned long block = block_size();
 	char path[PATH_MAX];
 	int nid;
@@ -377,6 +377,11 @@ int cdm_node(void)
 			return nid;
 	}
 	return -1;
+}
+
+int cdm_node(void)
+{
+	return cdm_node_of(0);
 }
 
 static int modprobe(const char *name, const char *params)
@@ -489,12 +494,12 @@ static bool word_in(const char *word, const char *list)
  * Let the driver take the device, with these capabilities. Those that hand
  * pages to other devices need the driver's word that DMA reaches them.
  */
-int cdm_bind(const char *caps)
+int cdm_bind_device(int index, const char *caps)
 {
 	static const char * const dma[] = {
 		"all", "gup", "longterm_pin", "swap", "pagecache",
 	};
-	const struct device *dev = cdm_device(0);
+	const struct device *dev = cdm_device(index);
 	const char *p2pdma = "N";
 	size_t i;
 	int ret;
@@ -517,16 +522,26 @@ int cdm_bind(const char *caps)
 	return file_write(DRIVER_SYSFS "/bind", dev->name);
 }
 
-/* Take the device from the driver, if the driver has it */
-int cdm_unbind(void)
+int cdm_bind(const char *caps)
 {
-	const struct device *dev = cdm_device(0);
+	return cdm_bind_device(0, caps);
+}
+
+/* Take the device from the driver, if the driver has it */
+int cdm_unbind_device(int index)
+{
+	const struct device *dev = cdm_device(index);
 
 	if (!dev)
 		return -ENODEV;
 	if (!driver_has(dev))
 		return 0;
 	return file_write(DRIVER_SYSFS "/unbind", dev->name);
+}
+
+int cdm_unbind(void)
+{
+	return cdm_unbind_device(0);
 }
 
 int cdm_state(int nid, char *buf, size_t size)

@@ -144,9 +144,23 @@ TEST_F_TIMEOUT(oracle, named_and_moved_are_fine, CDM_TIMEOUT)
 
 	EXPECT_EQ(0, ask("", self->text, sizeof(self->text)))
 		TH_LOG("%s", self->text);
-	snprintf(used, sizeof(used), " %zu in use, 0 wrong", 2 * NR);
+	snprintf(used, sizeof(used), " %zu in use, 0 wrong, 0 unknown\n", 2 * NR);
 	EXPECT_NE(NULL, strstr(self->text, used))
 		TH_LOG("%s", self->text);
+}
+
+/* Of whom page_owner has no stack, it is said so, and nobody is blamed. */
+TEST_F_TIMEOUT(oracle, unknown_is_not_wrong, CDM_TIMEOUT)
+{
+	self->nid = cdm_node_up("none");
+	ASSERT_LE(0, self->nid);
+	ASSERT_EQ(0, plant_on(self->nid, "unknown"));
+	EXPECT_EQ(0, ask("", self->text, sizeof(self->text)));
+	EXPECT_NE(NULL, strstr(self->text, ": allocated by unknown (flags"))
+		TH_LOG("%s", self->text);
+	EXPECT_NE(NULL, strstr(self->text, " 0 wrong, 1 unknown\n"));
+	EXPECT_EQ(0, ask("--json", self->text, sizeof(self->text)));
+	EXPECT_NE(NULL, strstr(self->text, "\"wrong\": 0, \"unknown\": 1}\n"));
 }
 
 TEST_F_TIMEOUT(oracle, json, CDM_TIMEOUT)
@@ -155,7 +169,7 @@ TEST_F_TIMEOUT(oracle, json, CDM_TIMEOUT)
 	ASSERT_LE(0, self->nid);
 	EXPECT_EQ(0, ask("--json", self->text, sizeof(self->text)));
 	EXPECT_NE(NULL, strstr(self->text, "\"findings\": []"));
-	EXPECT_NE(NULL, strstr(self->text, "\"wrong\": 0}\n"));
+	EXPECT_NE(NULL, strstr(self->text, "\"wrong\": 0, \"unknown\": 0}\n"));
 	ASSERT_EQ(0, plant_on(self->nid, "slab"));
 	EXPECT_EQ(1, ask("--json", self->text, sizeof(self->text)));
 	EXPECT_NE(NULL, strstr(self->text, "\"kind\": \"slab\""));

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/swap.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -522,6 +523,99 @@ TEST_F_TIMEOUT(reclaim, madvise_free, CDM_TIMEOUT)
 		expect_none_stolen();
 	}
 	EXPECT_EQ(half, pages_intact(self->pages, half, PAGE_SIZE, SEED));
+}
+
+/*
+ * Whoever reads a page from swap reads its neighbours, too, and these may be
+ * somebody else's: not to the device that only the reader has named. A zram
+ * device, and readahead by virtual address, would never do so.
+ */
+FIXTURE(swapin)
+{
+	int nid;
+	int ram;
+	char *named;
+	char *other;
+};
+
+FIXTURE_SETUP(swapin)
+{
+	ASSERT_EQ(0, swapoff("/dev/zram0"));
+	ASSERT_EQ(0, setting("/sys/kernel/mm/swap/vma_ra_enabled", "0"));
+	ASSERT_EQ(0, setting("/proc/sys/vm/page-cluster", "5"));
+	self->ram = ram_node(0);
+	ASSERT_LE(0, self->ram);
+	ASSERT_EQ(0, run_on_node(self->ram));
+	self->nid = cdm_node_up("migrate,reclaim,swap");
+	ASSERT_LE(0, self->nid);
+}
+
+FIXTURE_TEARDOWN_PARENT(swapin)
+{
+	EXPECT_EQ(0, swapon("/dev/zram0", SWAP_FLAG_PREFER | 1));
+	settings_restore();
+}
+
+/*
+ * Both areas in turns to the disk, each time so many pages that reading them in
+ * their order looks worth some readahead.
+ */
+#define TURN	((size_t)8)
+
+static void swap_out_in_turns(char *a, char *b)
+{
+	size_t i;
+
+	drain_lru();
+	for (i = 0; i < NR; i += TURN) {
+		madvise(a + i * PAGE_SIZE, TURN * PAGE_SIZE, PAGEOUT);
+		madvise(b + i * PAGE_SIZE, TURN * PAGE_SIZE, PAGEOUT);
+	}
+}
+
+/* How many pages of @neighbour come to @nid while those of @first are read? */
+static size_t misplaced(char *first, char *neighbour, int nid)
+{
+	size_t i;
+
+	for (i = 0; i < NR; i++)
+		READ_ONCE(first[i * PAGE_SIZE]);
+	return pages_intact(neighbour, NR, PAGE_SIZE, ~SEED) == NR ?
+	       pages_on(neighbour, NR, PAGE_SIZE, nid) : ~0UL;
+}
+
+TEST_F_TIMEOUT(swapin, readahead_denied, CDM_TIMEOUT)
+{
+	long long ahead;
+	int far;
+
+	self->named = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, self->named);
+	self->other = map_pages(NR);
+	ASSERT_NE(NULL, self->other);
+	fill_pages(self->other, NR, PAGE_SIZE, ~SEED);
+	swap_out_in_turns(self->named, self->other);
+	ASSERT_GT(NR / 8, pages_on(self->named, NR, PAGE_SIZE, self->nid));
+	ASSERT_GT(NR / 8, pages_on(self->other, NR, PAGE_SIZE, self->ram));
+
+	EXPECT_EQ(0, misplaced(self->named, self->other, self->nid));
+	EXPECT_EQ(NR, pages_on(self->named, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(NR, pages_intact(self->named, NR, PAGE_SIZE, SEED));
+	unmap_pages(self->named, NR);
+	unmap_pages(self->other, NR);
+
+	/* Control: this is what happens between ordinary nodes. */
+	far = ram_node(1);
+	ASSERT_LE(0, far);
+	self->named = filled_pages_on(NR, far, SEED);
+	ASSERT_NE(NULL, self->named);
+	self->other = map_pages(NR);
+	ASSERT_NE(NULL, self->other);
+	fill_pages(self->other, NR, PAGE_SIZE, ~SEED);
+	ahead = vm_event("swap_ra");
+	swap_out_in_turns(self->named, self->other);
+	EXPECT_LT(0, misplaced(self->named, self->other, far));
+	EXPECT_LT(ahead, vm_event("swap_ra"));
 }
 
 TEST_HARNESS_MAIN

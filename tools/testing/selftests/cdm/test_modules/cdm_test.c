@@ -152,8 +152,11 @@ static int do_plant(const char *args)
 		return 0;
 	if (!strcmp(kind, "thp") || !strcmp(kind, "hugetlb"))
 		order = 4;
+	/* As if page_owner had no memory for the stack */
+	current->in_page_owner = !strcmp(kind, "unknown");
 	planted = __folio_alloc_node(GFP_HIGHUSER_MOVABLE | __GFP_THISNODE,
 				     order, nid);
+	current->in_page_owner = 0;
 	if (!planted)
 		return -ENOMEM;
 	strscpy(planted_kind, kind);
