@@ -548,10 +548,13 @@ FIXTURE_SETUP(swapin)
 	ASSERT_EQ(0, run_on_node(self->ram));
 	self->nid = cdm_node_up("migrate,reclaim,swap");
 	ASSERT_LE(0, self->nid);
+	ASSERT_EQ(0, memcg_create());
+	ASSERT_EQ(0, memcg_join());
 }
 
 FIXTURE_TEARDOWN_PARENT(swapin)
 {
+	memcg_remove();
 	EXPECT_EQ(0, swapon("/dev/zram0", SWAP_FLAG_PREFER | 1));
 	settings_restore();
 }
@@ -562,7 +565,7 @@ FIXTURE_TEARDOWN_PARENT(swapin)
  */
 #define TURN	((size_t)8)
 
-static void swap_out_in_turns(char *a, char *b)
+static bool swap_out_in_turns(char *a, char *b)
 {
 	size_t i;
 
@@ -571,6 +574,9 @@ static void swap_out_in_turns(char *a, char *b)
 		madvise(a + i * PAGE_SIZE, TURN * PAGE_SIZE, PAGEOUT);
 		madvise(b + i * PAGE_SIZE, TURN * PAGE_SIZE, PAGEOUT);
 	}
+	/* And out of the swap cache, where they stay when they are written */
+	return wait_for((memcg_set("memory.reclaim", 2 * NR * PAGE_SIZE),
+			 !memcg_number("memory.stat", "swapcached")));
 }
 
 /* How many pages of @neighbour come to @nid while those of @first are read? */
@@ -594,7 +600,7 @@ TEST_F_TIMEOUT(swapin, readahead_denied, CDM_TIMEOUT)
 	self->other = map_pages(NR);
 	ASSERT_NE(NULL, self->other);
 	fill_pages(self->other, NR, PAGE_SIZE, ~SEED);
-	swap_out_in_turns(self->named, self->other);
+	ASSERT_TRUE(swap_out_in_turns(self->named, self->other));
 	ASSERT_GT(NR / 8, pages_on(self->named, NR, PAGE_SIZE, self->nid));
 	ASSERT_GT(NR / 8, pages_on(self->other, NR, PAGE_SIZE, self->ram));
 
@@ -613,7 +619,7 @@ TEST_F_TIMEOUT(swapin, readahead_denied, CDM_TIMEOUT)
 	ASSERT_NE(NULL, self->other);
 	fill_pages(self->other, NR, PAGE_SIZE, ~SEED);
 	ahead = vm_event("swap_ra");
-	swap_out_in_turns(self->named, self->other);
+	ASSERT_TRUE(swap_out_in_turns(self->named, self->other));
 	EXPECT_LT(0, misplaced(self->named, self->other, far));
 	EXPECT_LT(ahead, vm_event("swap_ra"));
 }
