@@ -339,18 +339,10 @@ static __always_inline void nodes_add_nameable(nodemask_t *mask)
  * fault from user mode it is the task's own error, as a full hugetlb pool is.
  * For GUP and other faults in the kernel it stays -ENOMEM.
  */
-static __always_inline void cdm_enter_fault(struct mm_struct *mm)
-{
-	if (cdm_enabled()) {
-		current->cdm_exhausted = 0;
-		current->cdm_in_own_fault = mm == current->mm;
-	}
-}
-
-static __always_inline void cdm_exit_fault(void)
+static __always_inline void cdm_enter_fault(void)
 {
 	if (cdm_enabled())
-		current->cdm_in_own_fault = 0;
+		current->cdm_exhausted = 0;
 }
 
 static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
@@ -369,6 +361,19 @@ static __always_inline bool cdm_policy(struct mempolicy *pol)
 }
 
 struct mempolicy *__cdm_file_policy(struct mempolicy *pol);
+
+/* A page of a shmem file is wanted for a fault in @mm. */
+static __always_inline void cdm_enter_file_fault(struct mm_struct *mm)
+{
+	if (cdm_enabled())
+		current->cdm_in_own_fault = mm == current->mm;
+}
+
+static __always_inline void cdm_exit_file_fault(void)
+{
+	if (cdm_enabled())
+		current->cdm_in_own_fault = 0;
+}
 
 /*
  * The policy for a page of a shmem file that has none of its own. A task names
@@ -497,11 +502,7 @@ static __always_inline void nodes_add_nameable(nodemask_t *mask)
 {
 }
 
-static __always_inline void cdm_enter_fault(struct mm_struct *mm)
-{
-}
-
-static __always_inline void cdm_exit_fault(void)
+static __always_inline void cdm_enter_fault(void)
 {
 }
 
@@ -513,6 +514,14 @@ static __always_inline vm_fault_t cdm_exit_user_fault(vm_fault_t ret)
 static __always_inline bool cdm_policy(struct mempolicy *pol)
 {
 	return false;
+}
+
+static __always_inline void cdm_enter_file_fault(struct mm_struct *mm)
+{
+}
+
+static __always_inline void cdm_exit_file_fault(void)
+{
 }
 
 static __always_inline struct mempolicy *cdm_file_policy(struct mempolicy *pol)
