@@ -45,6 +45,7 @@ enum order {
 	COLD,		/* pages of no policy, for somebody to move */
 	WHERE,		/* how many of those are on the node, and how many in RAM */
 	DROP,		/* CAP_SYS_NICE */
+	SPREAD,		/* file pages of a task that is bound, on the node and on each other */
 	STATUS,		/* what /proc/self/status says, as a mask */
 	LEAVE,
 };
@@ -147,6 +148,37 @@ static int drop_cap_sys_nice(void)
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
 }
 
+#define SPREAD_FILE	"/scratch/cdm-spread"
+#define NR_SPREAD	512
+
+static long long file_pages(int nid)
+{
+	return node_meminfo(nid, "FilePages") * 1024 / (long long)PAGE_SIZE;
+}
+
+/* Page cache of a task that is bound to the device, by the nodes it is on */
+static void write_file(struct child *c)
+{
+	long long before[2] = { file_pages(ram_node(0)), file_pages(ram_node(1)) };
+	static char page[PAGE_SIZE];
+	unsigned long node = NODE_BIT(c->nid);
+	int fd = open(SPREAD_FILE, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int i;
+
+	if (fd < 0 || set_mempolicy(MPOL_BIND, &node, 65))
+		c->ret = -errno;
+	for (i = 0; !c->ret && i < NR_SPREAD; i++)
+		if (write(fd, page, sizeof(page)) != sizeof(page))
+			c->ret = -EIO;
+	set_mempolicy(MPOL_DEFAULT, NULL, 0);
+	c->there = file_pages(c->nid);
+	c->in_ram = file_pages(ram_node(0)) - before[0];
+	if (file_pages(ram_node(1)) - before[1] < (long long)c->in_ram)
+		c->in_ram = file_pages(ram_node(1)) - before[1];
+	close(fd);
+	unlink(SPREAD_FILE);
+}
+
 static void obey(struct child *c)
 {
 	static struct bound bound, bound_static;
@@ -208,6 +240,9 @@ static void obey(struct child *c)
 		break;
 	case DROP:
 		c->ret = drop_cap_sys_nice();
+		break;
+	case SPREAD:
+		write_file(c);
 		break;
 	case STATUS:
 		c->mems = status_list("Mems_allowed_list:");
@@ -713,6 +748,12 @@ TEST_F_TIMEOUT(cpuset, v1, CDM_TIMEOUT)
 	EXPECT_EQ(0, tell(c, STATUS));
 	EXPECT_EQ(NODE_BIT(self->nid), c->coherent);
 	EXPECT_EQ(self->ram, c->mems);
+
+	/* Page cache in turns on all nodes, in this cpuset: on all ordinary ones */
+	ASSERT_EQ(0, put(V1 "/a", "cpuset.memory_spread_page", "1"));
+	EXPECT_EQ(0, tell(c, SPREAD));
+	EXPECT_LE(NR_SPREAD / 4, c->in_ram);
+	ASSERT_EQ(0, put(V1 "/a", "cpuset.memory_spread_page", "0"));
 
 	/* A device that goes and comes back is still listed */
 	ASSERT_EQ(0, cdm_node_down());
