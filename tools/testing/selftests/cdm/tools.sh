@@ -78,7 +78,9 @@ if [ -e "$1" ]; then
 	device=${1##*/}
 	echo "$device" >$DRIVER/unbind
 else
-	device=$(basename "$(grep -l 0x1110 /sys/bus/pci/devices/*/device | head -n 1 | xargs dirname)")
+	for path in /sys/bus/pci/devices/*; do
+		[ "$(cat "$path/device")" != 0x1110 ] || device=${path##*/}
+	done
 fi
 echo migrate,interleave >$PARAMS/caps
 echo "$device" >$DRIVER/bind
