@@ -18,12 +18,6 @@
 #include "kselftest_harness.h"
 #include "cdm_util.h"
 
-#ifndef MPOL_LOCAL
-#define MPOL_LOCAL		4
-#endif
-#ifndef MPOL_WEIGHTED_INTERLEAVE
-#define MPOL_WEIGHTED_INTERLEAVE 6
-#endif
 #ifndef __NR_set_mempolicy_home_node
 #define __NR_set_mempolicy_home_node 450
 #endif
