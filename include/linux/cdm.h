@@ -162,6 +162,34 @@ static __always_inline bool node_allows(int nid, u32 cap)
 }
 
 /**
+ * folio_node_would_allow - node_allows() for the node of a folio
+ * @folio: see folio_node_allows()
+ * @cap: CDM_ALLOW_* bit; of several, all must be allowed
+ *
+ * node_allows(folio_nid()) would look up the node even if there is no CDM node.
+ *
+ * Context: Any.
+ * Return: true if it does.
+ */
+static __always_inline bool folio_node_would_allow(const struct folio *folio, u32 cap)
+{
+	return !cdm_enabled() || !(READ_ONCE(cdm_node_deny[folio_nid(folio)]) & cap);
+}
+
+/**
+ * page_node_would_allow - folio_node_would_allow() for a page
+ * @page: see folio_node_allows()
+ * @cap: CDM_ALLOW_* bit; of several, all must be allowed
+ *
+ * Context: Any.
+ * Return: true if it does.
+ */
+static __always_inline bool page_node_would_allow(const struct page *page, u32 cap)
+{
+	return !cdm_enabled() || !(READ_ONCE(cdm_node_deny[page_to_nid(page)]) & cap);
+}
+
+/**
  * cdm_note_denied - count and trace a refusal that node_allows() decided
  * @nid: the node that was asked
  * @cap: the CDM_ALLOW_* bits that were asked for; those that it denies count
@@ -243,7 +271,7 @@ static __always_inline bool page_node_allows(const struct page *page, u32 cap)
  */
 static inline bool folio_may_stay_pinned(struct folio *folio)
 {
-	if (node_is_cdm(folio_nid(folio)))
+	if (cdm_enabled() && node_isset(folio_nid(folio), cdm_nodes))
 		return !is_migrate_isolate(folio_migratetype(folio)) &&
 		       folio_node_allows(folio, CDM_ALLOW_LONGTERM_PIN);
 	return folio_is_longterm_pinnable(folio);
@@ -277,12 +305,18 @@ static __always_inline bool node_is_cdm_listed(int nid)
 
 #ifdef CONFIG_CPUSETS
 bool cpuset_cdm_node_allowed(struct task_struct *tsk, int nid);
+void cpuset_cdm_nodes_allowed(struct task_struct *tsk, nodemask_t *mask);
 void cpuset_add_cdm_nodes_allowed(struct cgroup *cgroup, nodemask_t *mask);
 #else
 /* There is none that lists a node. */
 static inline bool cpuset_cdm_node_allowed(struct task_struct *tsk, int nid)
 {
 	return !node_is_cdm_listed(nid);
+}
+
+static inline void cpuset_cdm_nodes_allowed(struct task_struct *tsk, nodemask_t *mask)
+{
+	nodes_andnot(*mask, *mask, cdm_listed_nodes);
 }
 
 static inline void cpuset_add_cdm_nodes_allowed(struct cgroup *cgroup,
@@ -451,6 +485,16 @@ static __always_inline bool node_allows(int nid, u32 cap)
 
 static __always_inline void cdm_note_denied(int nid, u32 cap)
 {
+}
+
+static __always_inline bool folio_node_would_allow(const struct folio *folio, u32 cap)
+{
+	return true;
+}
+
+static __always_inline bool page_node_would_allow(const struct page *page, u32 cap)
+{
+	return true;
 }
 
 static __always_inline bool folio_node_allows(const struct folio *folio, u32 cap)

@@ -156,11 +156,10 @@ unsigned long __cdm_file_pages(void)
 
 void __nodes_add_nameable(struct task_struct *task, nodemask_t *mask)
 {
-	int nid;
+	nodemask_t nameable = cdm_nameable_nodes;
 
-	for_each_node_mask(nid, cdm_nameable_nodes)
-		if (cpuset_cdm_node_allowed(task, nid))
-			node_set(nid, *mask);
+	cpuset_cdm_nodes_allowed(task, &nameable);
+	nodes_or(*mask, *mask, nameable);
 }
 
 /* What is known about a node id or a range before it is taken. */
