@@ -886,6 +886,64 @@ int page_node(const void *addr)
 }
 
 /*
+ * A huge page's worth of a node, filled, all of it in folios of so many kB and
+ * really there; or NULL
+ */
+char *large_folios_on(size_t kb, int nid, unsigned long seed)
+{
+	char *area, *addr;
+	bool large = false;
+	char path[128];
+
+	area = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return NULL;
+	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
+	snprintf(path, sizeof(path), THP_SYSFS "/hugepages-%zukB/enabled", kb);
+	if (!madvise(addr, HUGE, MADV_HUGEPAGE) &&
+	    !bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0) &&
+	    !setting(THP_SYSFS "/hugepages-2048kB/enabled", "never") &&
+	    !setting(path, "madvise")) {
+		fill_pages(addr, HUGE_NR, PAGE_SIZE, seed);
+		/* Nor does khugepaged make them larger */
+		setting(path, "never");
+		large = pages_in_folios(addr, HUGE_NR, kb) == HUGE_NR;
+	}
+	if (large && pages_on(addr, HUGE_NR, PAGE_SIZE, nid) == HUGE_NR) {
+		drain_lru();
+		return addr;
+	}
+	munmap(area, 2 * HUGE);
+	return NULL;
+}
+
+/* How many of the pages are in folios of so many kB, aligned and in one piece */
+size_t pages_in_folios(const char *addr, size_t nr, size_t kb)
+{
+	size_t per = (kb << 10) / PAGE_SIZE, i, j, count = 0;
+	unsigned long *pfn;
+	bool whole;
+
+	pfn = calloc(nr, sizeof(*pfn));
+	if (!pfn)
+		return 0;
+	if (pages_pfns(addr, nr, PAGE_SIZE, pfn))
+		nr = 0;
+	for (i = 0; i + per <= nr; i += per) {
+		whole = pfn[i] && !(pfn[i] % per);
+		for (j = 0; whole && j < per; j++)
+			whole = pfn[i + j] == pfn[i] + j &&
+				page_flags_of(pfn[i + j]) & (j ? KPF_COMPOUND_TAIL :
+							     KPF_COMPOUND_HEAD);
+		if (whole)
+			count += per;
+	}
+	free(pfn);
+	return count;
+}
+
+/*
  * move_pages(), as root with MPOL_MF_MOVE_ALL: without it, a page that two
  * processes map is refused by every kernel. Returns what move_pages() returns.
  */
@@ -1159,6 +1217,44 @@ long long node_event(int nid, const char *name)
 	return find_number(path, name);
 }
 
+/* How often the node has denied a capability, or -1 */
+long long node_denied(int nid, const char *cap)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/cdm_denied", nid);
+	return find_number(path, cap);
+}
+
+/* The kernel's log from here on; close() ends it */
+int log_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+/* Is there a line with these words, of those that have not been read yet? */
+bool log_has(int fd, const char *words)
+{
+	char line[2048];
+	ssize_t len;
+
+	for (;;) {
+		len = read(fd, line, sizeof(line) - 1);
+		/* Overwritten meanwhile: the next one is still there. */
+		if (len < 0 && errno == EPIPE)
+			continue;
+		if (len <= 0)
+			return false;
+		line[len] = '\0';
+		if (strstr(line, words))
+			return true;
+	}
+}
+
 /*
  * A memory cgroup of the test's own, beside the one that the tests run in. It
  * goes with memcg_remove(), which any process may call.
@@ -1415,6 +1511,11 @@ int damon_start(const char *ops, unsigned long long start,
 	ret |= damon_set("100000", CTX "monitoring_attrs/intervals/aggr_us");
 	/* The region stays what it is, and does not become all of the process */
 	ret |= damon_set("1000000000000", CTX "monitoring_attrs/intervals/update_us");
+	/* Pieces that are not much smaller than what they are cut from */
+	if (!strcmp(action, "collapse")) {
+		ret |= damon_set("3", CTX "monitoring_attrs/nr_regions/min");
+		ret |= damon_set("3", CTX "monitoring_attrs/nr_regions/max");
+	}
 	ret |= damon_set("1", CTX "targets/nr_targets");
 	if (virtual)
 		ret |= damon_set_number(getpid(), CTX "targets/0/pid_target");
@@ -1440,6 +1541,14 @@ long long damon_tried(void)
 	int ret = damon_set("update_schemes_stats", "0/state");
 
 	return ret ?: file_number(DAMON "/" SCHEME "stats/sz_tried");
+}
+
+/* Bytes of these to which the action was applied, or -errno */
+long long damon_applied(void)
+{
+	int ret = damon_set("update_schemes_stats", "0/state");
+
+	return ret ?: file_number(DAMON "/" SCHEME "stats/sz_applied");
 }
 
 /* The hugetlb pool of a node, for pages of 2 MiB; the path until the next call */

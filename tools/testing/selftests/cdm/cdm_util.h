@@ -50,6 +50,8 @@
 #define KPF_BUDDY		KPF_BIT(10)
 #define KPF_ANON		KPF_BIT(12)
 #define KPF_SWAPBACKED		KPF_BIT(14)
+#define KPF_COMPOUND_HEAD	KPF_BIT(15)
+#define KPF_COMPOUND_TAIL	KPF_BIT(16)
 #define KPF_HUGE		KPF_BIT(17)
 #define KPF_NOPAGE		KPF_BIT(20)
 #define KPF_KSM			KPF_BIT(21)
@@ -107,6 +109,9 @@ long long vm_event(const char *name);
 long long node_meminfo(int nid, const char *field);
 unsigned long node_allocations(int nid);
 long long node_event(int nid, const char *name);
+long long node_denied(int nid, const char *cap);
+int log_open(void);
+bool log_has(int fd, const char *words);
 
 /* Change a setting; settings_restore() brings back what was there first */
 int setting(const char *path, const char *text);
@@ -154,6 +159,8 @@ size_t pages_intact(const void *addr, size_t nr, size_t stride, unsigned long se
 int pages_nodes(const void *addr, size_t nr, size_t stride, int *nodes);
 size_t pages_on(const void *addr, size_t nr, size_t stride, int nid);
 char *filled_pages_on(size_t nr, int nid, unsigned long seed);
+char *large_folios_on(size_t kb, int nid, unsigned long seed);
+size_t pages_in_folios(const char *addr, size_t nr, size_t kb);
 int page_node(const void *addr);
 long move_to(void *addr, size_t nr, size_t stride, int nid, int *status);
 size_t count_status(const int *status, size_t nr, int value);
@@ -201,5 +208,6 @@ int damon_start(const char *ops, unsigned long long start,
 		unsigned int min_accesses);
 void damon_stop(void);
 long long damon_tried(void);
+long long damon_applied(void);
 
 #endif /* _CDM_UTIL_H */

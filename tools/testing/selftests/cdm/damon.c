@@ -2,13 +2,14 @@
 /*
  * Capability "damon": DAMON watches the pages of the node and acts on them only
  * where the driver allows it, by virtual and by physical address. Everything
- * else that an action needs (reclaim, swap, migrate) is allowed in both
+ * else that an action needs (reclaim, swap, migrate, thp) is allowed in both
  * directions, so that it is this bit which decides.
  */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -37,13 +38,13 @@ FIXTURE_VARIANT(damon)
 
 FIXTURE_VARIANT_ADD(damon, denied)
 {
-	.caps = "migrate,reclaim,swap",
+	.caps = "migrate,reclaim,swap,thp",
 	.allowed = false,
 };
 
 FIXTURE_VARIANT_ADD(damon, allowed)
 {
-	.caps = "migrate,reclaim,swap,damon",
+	.caps = "migrate,reclaim,swap,thp,damon",
 	.allowed = true,
 };
 
@@ -66,22 +67,27 @@ FIXTURE_TEARDOWN_PARENT(damon)
 }
 
 /* Do so many of the pages leave the node within the time? */
-static bool pages_leave(const char *addr, int nid, size_t left)
+static bool pages_leave(const char *addr, size_t nr, int nid, size_t left)
 {
 	time_t end = time(NULL) + (left ? CDM_WAIT : PATIENCE);
 
 	while (time(NULL) < end) {
-		if (pages_on(addr, NR, PAGE_SIZE, nid) < left)
+		if (pages_on(addr, nr, PAGE_SIZE, nid) < left)
 			return true;
 		usleep(50000);
 	}
-	return pages_on(addr, NR, PAGE_SIZE, nid) < NR;
+	return pages_on(addr, nr, PAGE_SIZE, nid) < nr;
 }
 
 /* If it is allowed, most of them go; if not, all stay */
+static bool so_many_leave_if(bool expected, char *addr, size_t nr, int nid)
+{
+	return pages_leave(addr, nr, nid, expected ? nr / 2 : 0) == expected;
+}
+
 static bool leave_if(bool expected, char *addr, int nid)
 {
-	return pages_leave(addr, nid, expected ? NR / 2 : 0) == expected;
+	return so_many_leave_if(expected, addr, NR, nid);
 }
 
 struct toucher {
@@ -212,6 +218,122 @@ TEST_F_TIMEOUT(damon, migrate_physical, CDM_TIMEOUT)
 	EXPECT_TRUE(leave_if(variant->allowed, self->device, self->nid));
 	damon_stop();
 	EXPECT_EQ(NR, pages_intact(self->device, NR, PAGE_SIZE, SEED));
+}
+
+/* Larger folios, those that have an entry of the page table of their own included */
+TEST_F_TIMEOUT(damon, large_folios, CDM_TIMEOUT)
+{
+	static const size_t sizes[] = { 64, HUGE >> 10 };
+	static const char * const actions[] = { "migrate_cold", "pageout" };
+	char *device, *ordinary;
+	size_t i, k;
+
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		for (k = 0; k < ARRAY_SIZE(actions); k++) {
+			device = large_folios_on(sizes[i], self->nid, SEED);
+			ordinary = large_folios_on(sizes[i], self->ram, SEED);
+			ASSERT_NE(NULL, device);
+			ASSERT_NE(NULL, ordinary);
+			ASSERT_EQ(0, damon_start("vaddr", (unsigned long)device,
+						 HUGE, actions[k], self->ram, 0));
+			EXPECT_TRUE(so_many_leave_if(variant->allowed, device,
+						     HUGE_NR, self->nid)) {
+				TH_LOG("%s of %zu kB", actions[k], sizes[i]);
+			}
+			/* Control */
+			ASSERT_EQ(0, damon_start("vaddr", (unsigned long)ordinary,
+						 HUGE, actions[k], ram_node(1), 0));
+			EXPECT_TRUE(so_many_leave_if(true, ordinary, HUGE_NR,
+						     self->ram));
+			damon_stop();
+			EXPECT_EQ(HUGE_NR, pages_intact(device, HUGE_NR, PAGE_SIZE,
+							SEED));
+			munmap(device, HUGE);
+			munmap(ordinary, HUGE);
+		}
+	}
+}
+
+/* So many ranges, of which DAMON cuts some into pieces too small to collapse */
+#define RANGES		((size_t)8)
+#define RANGES_NR	(RANGES * HUGE_NR)
+
+/* Base pages in a range that may be collapsed, which nobody does by himself */
+static char *collapsible(int nid)
+{
+	char *area, *addr;
+
+	area = mmap(NULL, (RANGES + 1) * HUGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return NULL;
+	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
+	if (madvise(addr, RANGES * HUGE, MADV_NOHUGEPAGE) ||
+	    bind_pages(addr, RANGES_NR, MPOL_BIND, NODE_BIT(nid), 0))
+		return NULL;
+	fill_pages(addr, RANGES_NR, PAGE_SIZE, SEED);
+	if (madvise(addr, RANGES * HUGE, MADV_HUGEPAGE))
+		return NULL;
+	drain_lru();
+	return addr;
+}
+
+/* One page of each tells. */
+static size_t collapsed(const char *addr)
+{
+	drain_lru();
+	return pages_with(addr, RANGES, HUGE, KPF_THP);
+}
+
+/* The node allows huge pages in each case: but not on DAMON's advice */
+TEST_F_TIMEOUT(damon, collapse, CDM_TIMEOUT)
+{
+	char *device, *ordinary;
+	long long tried;
+
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "never"));
+	device = collapsible(self->nid);
+	ordinary = collapsible(self->ram);
+	ASSERT_NE(NULL, device);
+	ASSERT_NE(NULL, ordinary);
+	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)ordinary, RANGES * HUGE,
+				 "collapse", -1, 0));
+	EXPECT_TRUE(wait_for(collapsed(ordinary)));
+	tried = damon_tried();
+	EXPECT_LT(0, tried);
+
+	ASSERT_EQ(0, damon_start("vaddr", (unsigned long)device, RANGES * HUGE,
+				 "collapse", -1, 0));
+	/* Ten times what it has taken with ordinary pages is enough. */
+	EXPECT_TRUE(wait_for(collapsed(device) || damon_tried() > 10 * tried));
+	EXPECT_EQ(variant->allowed, collapsed(device) > 0);
+	EXPECT_EQ(variant->allowed, !node_denied(self->nid, "damon"));
+	damon_stop();
+	EXPECT_EQ(RANGES_NR, pages_on(device, RANGES_NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(RANGES_NR, pages_intact(device, RANGES_NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(RANGES_NR, pages_intact(ordinary, RANGES_NR, PAGE_SIZE, SEED));
+}
+
+/* What is hot or cold on the device's lists is not for it to say. */
+TEST_F_TIMEOUT(damon, lru_physical, CDM_TIMEOUT)
+{
+	static const char * const actions[] = { "lru_prio", "lru_deprio" };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(actions); i++) {
+		ASSERT_EQ(0, damon_start("paddr", cdm_device(0)->start,
+					 cdm_device(0)->size, actions[i], -1, 0));
+		if (variant->allowed) {
+			EXPECT_TRUE(wait_for(damon_applied() > 0));
+		} else {
+			EXPECT_TRUE(wait_for(damon_tried() >
+					     (long long)cdm_device(0)->size));
+			EXPECT_EQ(0, damon_applied());
+		}
+		damon_stop();
+	}
+	EXPECT_EQ(NR, pages_on(self->device, NR, PAGE_SIZE, self->nid));
 }
 
 TEST_HARNESS_MAIN

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,12 +21,16 @@
 
 #include "kselftest_harness.h"
 #include "cdm_util.h"
+#include "../../../../mm/gup_test.h"
 
 #define NR		((size_t)64)
 #define SEED		0xe0e00000UL
 #define NR_CAPS		15
 #define TRACEFS		"/sys/kernel/tracing"
 #define INSTANCE	TRACEFS "/instances/cdm_test"
+/* Names that the C library may be too old for */
+#define PAGEOUT		21
+#define COLLAPSE	25
 
 struct counts {
 	char name[NR_CAPS][32];
@@ -604,6 +609,312 @@ TEST_F_TIMEOUT(events, orphan, CDM_TIMEOUT)
 	EXPECT_EQ(-1, cdm_node());
 }
 
+/*
+ * Ways to ask for something that stand for themselves, where the node or a page
+ * is asked in a place of its own. Each says whether it got what it wanted, or -1
+ * if it could not even try.
+ */
+
+static int write_node_file(int nid, const char *name, const char *text)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/%s", nid, name);
+	return file_write(path, text);
+}
+
+static int ask_compact(int nid, int ram)
+{
+	return !write_node_file(nid, "compact", "1");
+}
+
+static int ask_reclaim(int nid, int ram)
+{
+	/* So little is there that it may find nothing. */
+	return write_node_file(nid, "reclaim", "4096") != -EOPNOTSUPP;
+}
+
+static int ask_lru_gen(int nid, int ram)
+{
+	static const char lru_gen[] = "/sys/kernel/debug/lru_gen";
+	unsigned long long id;
+	char text[64], line[256];
+	bool found = false;
+	FILE *f;
+
+	f = fopen(lru_gen, "r");
+	if (!f)
+		return -1;
+	while (!found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "memcg %llu", &id) == 1;
+	fclose(f);
+	if (!found)
+		return -1;
+	snprintf(text, sizeof(text), "- %llu %d 0", id, nid);
+	return !file_write(lru_gen, text);
+}
+
+static int ask_pageout(int nid, int ram)
+{
+	char *page = filled_pages_on(1, nid, SEED);
+
+	if (!page)
+		return -1;
+	drain_lru();
+	if (madvise(page, PAGE_SIZE, PAGEOUT))
+		return -1;
+	return page_node(page) != nid;
+}
+
+static int ask_pool(int nid, int ram)
+{
+	int ret = pool_set(nid, "1");
+
+	pool_set(nid, "0");
+	return !ret;
+}
+
+/* A huge page of the pool for who is bound to the node, ordinary ones at hand */
+static int ask_pool_page(int nid, int ram)
+{
+	char *addr = MAP_FAILED;
+	int there;
+
+	if (pool_set(ram, "1"))
+		return -1;
+	pool_set(nid, "1");
+	addr = mmap(NULL, HUGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE |
+		    21 << MAP_HUGE_SHIFT, -1, 0);
+	if (addr == MAP_FAILED || bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0))
+		return -1;
+	WRITE_ONCE(*addr, 1);
+	there = page_node(addr) == nid;
+	munmap(addr, HUGE);
+	pool_set(nid, "0");
+	pool_set(ram, "0");
+	return there;
+}
+
+static int ask_huge_page(int nid, int ram)
+{
+	char *addr = large_folios_on(HUGE >> 10, nid, SEED);
+
+	if (!addr)
+		return 0;
+	munmap(addr, HUGE);
+	return 1;
+}
+
+static int ask_collapse(int nid, int ram)
+{
+	char *area, *addr;
+	int ret;
+
+	area = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return -1;
+	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
+	if (madvise(addr, HUGE, MADV_NOHUGEPAGE) ||
+	    bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0))
+		return -1;
+	fill_pages(addr, HUGE_NR, PAGE_SIZE, SEED);
+	drain_lru();
+	if (madvise(addr, HUGE, MADV_HUGEPAGE))
+		return -1;
+	ret = madvise(addr, HUGE, COLLAPSE);
+	munmap(area, 2 * HUGE);
+	return !ret;
+}
+
+static int ask_reference(int nid, int ram)
+{
+	char *page = filled_pages_on(1, nid, SEED);
+	struct iovec iov = { .iov_base = page, .iov_len = PAGE_SIZE };
+	int fds[2], ret;
+
+	if (!page || pipe(fds))
+		return -1;
+	ret = vmsplice(fds[1], &iov, 1, 0) == (ssize_t)PAGE_SIZE;
+	close(fds[0]);
+	close(fds[1]);
+	return ret;
+}
+
+/* The copy that it gets instead is none of the page's reference */
+static int ask_splice(int nid, int ram)
+{
+	int fds[2], ret, fd = memfd_create("cdm", 0);
+	loff_t offset = 0;
+	char *page;
+
+	if (fd < 0 || ftruncate(fd, PAGE_SIZE) || pipe(fds))
+		return -1;
+	page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED || bind_pages(page, 1, MPOL_BIND, NODE_BIT(nid), 0))
+		return -1;
+	*page = 1;
+	if (splice(fd, &offset, fds[1], NULL, 1, 0) != 1)
+		return -1;
+	*page = 2;
+	ret = read(fds[0], page + 1, 1) == 1 && page[1] == 2;
+	close(fds[0]);
+	close(fds[1]);
+	close(fd);
+	return ret;
+}
+
+/* In place */
+static int ask_long_pin(int nid, int ram)
+{
+	char *page = filled_pages_on(1, nid, SEED);
+
+	if (!page)
+		return -1;
+	return gup_gets(PIN_LONGTERM_BENCHMARK, page, 1, FOLL_WRITE) == 1 &&
+	       page_node(page) == nid;
+}
+
+static int ask_soft_offline(int nid, int ram)
+{
+	char *page = filled_pages_on(1, nid, SEED);
+
+	if (!page)
+		return -1;
+	return !madvise(page, PAGE_SIZE, MADV_SOFT_OFFLINE);
+}
+
+static const struct way {
+	const char *name;
+	int (*ask)(int nid, int ram);
+	const char *cap;
+	const char *other;	/* may be refused, too */
+	const char *caller;	/* part of the name of who is refused */
+	bool needs;		/* another one that has to be allowed */
+} ways[] = {
+	{ "nodeN/compact", ask_compact, "compaction", .caller = "compact_store" },
+	{ "nodeN/reclaim", ask_reclaim, "reclaim", .caller = "reclaim_store" },
+	{ "lru_gen", ask_lru_gen, "reclaim" },
+	{ "MADV_PAGEOUT", ask_pageout, "reclaim", .caller = "shrink_folio_list" },
+	{ "MADV_PAGEOUT, swap", ask_pageout, "swap", .caller = "shrink_folio_list",
+	  .needs = true },
+	{ "nr_hugepages", ask_pool, "hugetlb", .caller = "hugepages_store" },
+	{ "huge page of a pool", ask_pool_page, "hugetlb" },
+	{ "huge page", ask_huge_page, "thp", .caller = "alloc_pages" },
+	{ "MADV_COLLAPSE", ask_collapse, "thp", .caller = "collapse" },
+	{ "vmsplice", ask_reference, "gup", .caller = "gup" },
+	{ "splice", ask_splice, "gup", .caller = "splice_read" },
+	{ "long pin", ask_long_pin, "longterm_pin", "migrate", .needs = true },
+	{ "MADV_SOFT_OFFLINE", ask_soft_offline, "soft_offline",
+	  .caller = "soft_offline_page" },
+};
+
+FIXTURE(ways)
+{
+	int nid;
+	int ram;
+	struct counts before;
+	struct counts after;
+	char text[8192];
+};
+
+FIXTURE_VARIANT(ways)
+{
+	const char *caps;
+	bool allowed;
+	bool needs;
+};
+
+FIXTURE_VARIANT_ADD(ways, denied)
+{
+	.caps = "none",
+};
+
+/* What needs another one that must not refuse first */
+FIXTURE_VARIANT_ADD(ways, denied_alone)
+{
+	.caps = "reclaim,gup",
+	.needs = true,
+};
+
+FIXTURE_VARIANT_ADD(ways, allowed)
+{
+	.caps = "all",
+	.allowed = true,
+};
+
+FIXTURE_SETUP(ways)
+{
+	ASSERT_EQ(0, setting("/proc/sys/kernel/numa_balancing", "0"));
+	ASSERT_EQ(0, setting(KSM_SYSFS "/run", "0"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
+	/* khugepaged asks, too */
+	ASSERT_EQ(0, setting(THP_SYSFS "/khugepaged/scan_sleep_millisecs",
+			     "1000000"));
+	self->ram = ram_node(0);
+	ASSERT_LE(0, self->ram);
+	ASSERT_EQ(0, setting(pool_file(self->ram, "nr_hugepages"), "0"));
+	self->nid = cdm_node_up(variant->caps);
+	ASSERT_LE(0, self->nid);
+	rmdir(INSTANCE);
+	ASSERT_EQ(0, mkdir(INSTANCE, 0700));
+}
+
+FIXTURE_TEARDOWN_PARENT(ways)
+{
+	if (cdm_node() >= 0)
+		pool_set(cdm_node(), "0");
+	rmdir(INSTANCE);
+	settings_restore();
+}
+
+/* Whoever is refused is counted and named, wherever the question is asked */
+TEST_F_TIMEOUT(ways, each, CDM_TIMEOUT)
+{
+	char expected[64], *line;
+	const struct way *way;
+	bool found;
+	size_t i;
+	int got;
+
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		way = &ways[i];
+		if (!variant->allowed && way->needs != variant->needs)
+			continue;
+		ASSERT_EQ(NR_CAPS, read_counts(self->nid, &self->before));
+		ASSERT_EQ(0, trace_start("cdm_denied", NULL));
+		got = way->ask(self->nid, self->ram);
+		EXPECT_EQ(variant->allowed, got) {
+			TH_LOG("%s: %d", way->name, got);
+		}
+		ASSERT_LE(0, trace_lines("cdm_denied", self->text,
+					 sizeof(self->text)));
+		ASSERT_EQ(NR_CAPS, read_counts(self->nid, &self->after));
+		if (variant->allowed) {
+			EXPECT_EQ(0, grown(&self->before, &self->after, way->cap,
+					   NULL));
+			EXPECT_STREQ("", self->text);
+			continue;
+		}
+		EXPECT_LT(0, grown(&self->before, &self->after, way->cap,
+				   way->other)) {
+			TH_LOG("%s: not counted, or something else was",
+			       way->name);
+		}
+		snprintf(expected, sizeof(expected), "cap=%s ", way->cap);
+		found = false;
+		for (line = strtok(self->text, "\n"); line && !found;
+		     line = strtok(NULL, "\n"))
+			found = strstr(line, expected) &&
+				(!way->caller || strstr(line, way->caller));
+		EXPECT_TRUE(found) {
+			TH_LOG("%s: no %sby %s in the trace", way->name, expected,
+			       way->caller ?: "anybody");
+		}
+	}
+}
+
 static int victim(void *arg)
 {
 	int *ready = arg;
@@ -617,11 +928,10 @@ static int victim(void *arg)
 /* The report of an OOM names the node while there is one, and not after */
 TEST_F_TIMEOUT(events, oom_report, CDM_TIMEOUT)
 {
-	char expected[64], line[2048];
+	char expected[64];
 	bool found[2] = { false, false };
 	int *ready = shared_page();
 	int i, fd, status;
-	ssize_t len;
 	pid_t child;
 
 	ASSERT_NE(NULL, ready);
@@ -631,9 +941,8 @@ TEST_F_TIMEOUT(events, oom_report, CDM_TIMEOUT)
 		 self->nid);
 
 	for (i = 0; i < 2; i++) {
-		fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+		fd = log_open();
 		ASSERT_LE(0, fd);
-		lseek(fd, 0, SEEK_END);
 		*ready = 0;
 		child = spawn(victim, ready);
 		ASSERT_LT(0, child);
@@ -641,11 +950,7 @@ TEST_F_TIMEOUT(events, oom_report, CDM_TIMEOUT)
 		ASSERT_EQ(0, file_write("/proc/sysrq-trigger", "f"));
 		ASSERT_TRUE(wait_for(waitpid(child, &status, WNOHANG) == child));
 		EXPECT_TRUE(WIFSIGNALED(status));
-		while ((len = read(fd, line, sizeof(line) - 1)) > 0) {
-			line[len] = '\0';
-			if (strstr(line, expected))
-				found[i] = true;
-		}
+		found[i] = log_has(fd, expected);
 		close(fd);
 		ASSERT_EQ(0, cdm_node_down());
 	}

@@ -7,6 +7,9 @@
  */
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/kvm.h>
+#include <linux/perf_event.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +148,154 @@ TEST_F_TIMEOUT(gup, long_pins_of_fresh_memory, CDM_TIMEOUT)
 	if (works)
 		EXPECT_EQ(variant->longterm ? NR : 0,
 			  pages_on(fresh, NR, PAGE_SIZE, self->nid));
+}
+
+/*
+ * The same of larger folios, which GUP takes by their parts, or at one go by the
+ * entry of a huge page. Where they move, they move as a whole.
+ */
+FIXTURE(gup_folio)
+{
+	int nid;
+	int ram;
+};
+
+FIXTURE_VARIANT(gup_folio)
+{
+	const char *caps;
+	bool gup;
+	bool longterm;
+	bool migrate;
+};
+
+FIXTURE_VARIANT_ADD(gup_folio, denied)
+{
+	.caps = "thp,hugetlb,migrate",
+	.migrate = true,
+};
+
+FIXTURE_VARIANT_ADD(gup_folio, allowed)
+{
+	.caps = "thp,hugetlb,gup",
+	.gup = true,
+};
+
+FIXTURE_VARIANT_ADD(gup_folio, allowed_and_migrate)
+{
+	.caps = "thp,hugetlb,gup,migrate",
+	.gup = true,
+	.migrate = true,
+};
+
+FIXTURE_VARIANT_ADD(gup_folio, longterm_allowed)
+{
+	.caps = "thp,hugetlb,gup,longterm_pin",
+	.gup = true,
+	.longterm = true,
+};
+
+FIXTURE_SETUP(gup_folio)
+{
+	self->nid = cdm_node_up(variant->caps);
+	ASSERT_LE(0, self->nid);
+	self->ram = ram_node(0);
+	ASSERT_LE(0, self->ram);
+	/* Nothing is collapsed, nor moved, while the test looks */
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
+	ASSERT_EQ(0, setting("/proc/sys/kernel/numa_balancing", "0"));
+	ASSERT_EQ(0, setting(KSM_SYSFS "/run", "0"));
+	ASSERT_EQ(0, setting(pool_file(self->ram, "nr_hugepages"), "4"));
+	ASSERT_EQ(0, pool_set(self->nid, "1"));
+}
+
+FIXTURE_TEARDOWN_PARENT(gup_folio)
+{
+	if (cdm_node() >= 0)
+		pool_set(cdm_node(), "0");
+	settings_restore();
+}
+
+/* One huge page of a pool: 0 kB stands for that */
+static char *folios_on(size_t kb, int nid)
+{
+	char *addr;
+
+	if (kb)
+		return large_folios_on(kb, nid, SEED);
+	addr = mmap(NULL, HUGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE |
+		    21 << MAP_HUGE_SHIFT, -1, 0);
+	if (addr == MAP_FAILED ||
+	    bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0))
+		return NULL;
+	fill_pages(addr, HUGE_NR, PAGE_SIZE, SEED);
+	return pages_on(addr, HUGE_NR, PAGE_SIZE, nid) == HUGE_NR ? addr : NULL;
+}
+
+static const size_t folio_kb[] = { 64, 2048, 0 };
+
+TEST_F_TIMEOUT(gup_folio, short_references, CDM_TIMEOUT)
+{
+	size_t expected = variant->gup ? HUGE_NR : 0;
+	unsigned int i, k, write;
+	char *device, *ordinary;
+
+	for (k = 0; k < ARRAY_SIZE(folio_kb); k++) {
+		device = folios_on(folio_kb[k], self->nid);
+		ordinary = folios_on(folio_kb[k], self->ram);
+		ASSERT_NE(NULL, device);
+		ASSERT_NE(NULL, ordinary);
+		for (i = 0; i < ARRAY_SIZE(short_modes); i++) {
+			for (write = 0; write <= FOLL_WRITE; write++) {
+				EXPECT_EQ(HUGE_NR,
+					  gup_gets(short_modes[i], ordinary,
+						   HUGE_NR, write));
+				EXPECT_EQ(expected,
+					  gup_gets(short_modes[i], device,
+						   HUGE_NR, write)) {
+					TH_LOG("%zu kB, mode %u, write %u",
+					       folio_kb[k], i, write);
+				}
+			}
+		}
+		EXPECT_EQ(HUGE_NR, pages_on(device, HUGE_NR, PAGE_SIZE, self->nid));
+		EXPECT_EQ(HUGE_NR, pages_intact(device, HUGE_NR, PAGE_SIZE, SEED));
+		munmap(device, HUGE);
+		munmap(ordinary, HUGE);
+	}
+}
+
+TEST_F_TIMEOUT(gup_folio, long_pins, CDM_TIMEOUT)
+{
+	bool moves = variant->gup && variant->migrate && !variant->longterm;
+	bool works = variant->gup && (variant->longterm || variant->migrate);
+	char *device, *ordinary;
+	size_t k, kb;
+
+	for (k = 0; k < ARRAY_SIZE(folio_kb); k++) {
+		kb = folio_kb[k] ?: HUGE >> 10;
+		device = folios_on(folio_kb[k], self->nid);
+		ordinary = folios_on(folio_kb[k], self->ram);
+		ASSERT_NE(NULL, device);
+		ASSERT_NE(NULL, ordinary);
+		EXPECT_EQ(HUGE_NR, gup_gets(PIN_LONGTERM_BENCHMARK, ordinary,
+					    HUGE_NR, FOLL_WRITE));
+		EXPECT_EQ(works ? HUGE_NR : 0,
+			  gup_gets(PIN_LONGTERM_BENCHMARK, device, HUGE_NR,
+				   FOLL_WRITE)) {
+			TH_LOG("%zu kB", folio_kb[k]);
+		}
+		EXPECT_EQ(moves ? 0 : HUGE_NR,
+			  pages_on(device, HUGE_NR, PAGE_SIZE, self->nid)) {
+			TH_LOG("%zu kB", folio_kb[k]);
+		}
+		EXPECT_EQ(HUGE_NR, pages_in_folios(device, HUGE_NR, kb)) {
+			TH_LOG("%zu kB", folio_kb[k]);
+		}
+		EXPECT_EQ(HUGE_NR, pages_intact(device, HUGE_NR, PAGE_SIZE, SEED));
+		munmap(device, HUGE);
+		munmap(ordinary, HUGE);
+	}
 }
 
 /* Direct I/O: the device of the block layer reads or writes the page itself */
@@ -348,6 +499,122 @@ TEST_F_TIMEOUT(gup, udmabuf, CDM_TIMEOUT)
 		close(fd);
 }
 
+/* A virtual machine whose memory from GUEST on are these pages */
+struct vm {
+	int kvm;
+	int fd;
+	int cpu;
+	struct kvm_run *run;
+	size_t run_size;
+};
+
+#define GUEST	0x1000UL
+
+/* In its first page: a byte of the second goes to the third, and to a port */
+static const unsigned char guest_code[] = {
+	0xa0, 0x00, 0x20,	/* mov 0x2000, %al */
+	0xa2, 0x00, 0x30,	/* mov %al, 0x3000 */
+	0xe6, 0x10,		/* out %al, $0x10 */
+};
+
+static void vm_destroy(struct vm *vm)
+{
+	if (vm->run && vm->run != MAP_FAILED)
+		munmap(vm->run, vm->run_size);
+	close(vm->cpu);
+	close(vm->fd);
+	close(vm->kvm);
+}
+
+/*
+ * With an interrupt controller in the kernel and interrupts on, KVM does not
+ * wait for a page itself but has somebody else get it.
+ */
+static int vm_create(struct vm *vm, char *pages, size_t nr, bool async)
+{
+	struct kvm_userspace_memory_region region = {
+		.guest_phys_addr = GUEST,
+		.memory_size = nr * PAGE_SIZE,
+		.userspace_addr = (unsigned long)pages,
+	};
+	struct kvm_regs regs = { .rip = GUEST, .rflags = async ? 0x202 : 0x2 };
+	struct kvm_sregs sregs;
+
+	memset(vm, -1, sizeof(*vm));
+	vm->run = NULL;
+	vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (vm->kvm < 0)
+		return -errno;
+	vm->fd = ioctl(vm->kvm, KVM_CREATE_VM, 0);
+	if (vm->fd < 0 || (async && ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0)) ||
+	    ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region))
+		return -errno;
+	vm->cpu = ioctl(vm->fd, KVM_CREATE_VCPU, 0);
+	if (vm->cpu < 0)
+		return -errno;
+	vm->run_size = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	vm->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		       vm->cpu, 0);
+	if (vm->run == MAP_FAILED || ioctl(vm->cpu, KVM_GET_SREGS, &sregs))
+		return -errno;
+	sregs.cs.base = 0;
+	sregs.cs.selector = 0;
+	if (ioctl(vm->cpu, KVM_SET_SREGS, &sregs) ||
+	    ioctl(vm->cpu, KVM_SET_REGS, &regs))
+		return -errno;
+	return 0;
+}
+
+static void on_alarm(int sig)
+{
+}
+
+/* The byte that the guest says, or -errno; -EINTR if it never says anything */
+static int run_guest(char *pages, bool async)
+{
+	struct sigaction action = { .sa_handler = on_alarm };
+	struct vm vm;
+	int ret;
+
+	memcpy(pages, guest_code, sizeof(guest_code));
+	ret = vm_create(&vm, pages, NR, async);
+	if (!ret) {
+		sigaction(SIGALRM, &action, NULL);
+		alarm(60);
+		ret = ioctl(vm.cpu, KVM_RUN, 0) ? -errno : 0;
+		alarm(0);
+	}
+	if (!ret)
+		ret = vm.run->exit_reason != KVM_EXIT_IO ? -EIO :
+		      *((unsigned char *)vm.run + vm.run->io.data_offset);
+	vm_destroy(&vm);
+	return ret;
+}
+
+/* The memory of a guest: its page tables are no CPU that acts for the task */
+TEST_F_TIMEOUT(gup, kvm, CDM_TIMEOUT)
+{
+	int async, byte = (unsigned char)self->pages[PAGE_SIZE];
+
+	ASSERT_EQ(0, load_module("kvm_amd", ""));
+	ASSERT_NE(byte, (unsigned char)self->pages[2 * PAGE_SIZE]);
+	for (async = 0; async <= 1; async++) {
+		ASSERT_EQ(byte, run_guest(self->ordinary, async));
+		ASSERT_EQ(byte, (unsigned char)self->ordinary[2 * PAGE_SIZE]);
+
+		fill_pages(self->pages, NR, PAGE_SIZE, SEED);
+		EXPECT_EQ(variant->gup ? byte : -EFAULT,
+			  run_guest(self->pages, async)) {
+			TH_LOG("%s interrupts", async ? "with" : "without");
+		}
+		EXPECT_EQ(variant->gup,
+			  byte == (unsigned char)self->pages[2 * PAGE_SIZE]);
+		EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+		EXPECT_EQ(NR - 3, pages_intact(self->pages + 3 * PAGE_SIZE, NR - 3,
+					       PAGE_SIZE, SEED + 3));
+	}
+}
+
 /* What the CPU does for a task: works whatever the mask says */
 
 static int sleep_for_ever(void *arg)
@@ -416,6 +683,12 @@ TEST_F_TIMEOUT(gup, shared_futex, CDM_TIMEOUT)
 	word = (unsigned int *)pages;
 	*word = 0;
 	ASSERT_EQ(self->nid, page_node(pages));
+	/* To wait needs no write access: but to be told that the value differs */
+	ASSERT_EQ(0, mprotect(pages, PAGE_SIZE, PROT_READ));
+	errno = 0;
+	EXPECT_EQ(-1, syscall(SYS_futex, word, FUTEX_WAIT, 1, NULL, NULL, 0));
+	EXPECT_EQ(EAGAIN, errno);
+	ASSERT_EQ(0, mprotect(pages, PAGE_SIZE, PROT_READ | PROT_WRITE));
 	child = spawn(wait_for_futex, word);
 	ASSERT_LT(0, child);
 	/* The child sleeps: one waits, and is woken */
@@ -426,6 +699,96 @@ TEST_F_TIMEOUT(gup, shared_futex, CDM_TIMEOUT)
 	WRITE_ONCE(*word, 1);
 	EXPECT_LE(0, syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0));
 	EXPECT_EQ(0, reap(child));
+}
+
+/* What a breakpoint in pages of a node does, in bytes of them, and then */
+struct probed {
+	int error;
+	int nodes[2];		/* of the code and of the semaphore */
+	int armed;		/* the semaphore while there is a breakpoint */
+	long long hits;
+	int code;		/* the first byte, after so many hits */
+	int disarmed;
+	bool restored;
+};
+
+/* A nop of five bytes is what the kernel makes a call of; ret */
+static const unsigned char probed_code[] = { 0x0f, 0x1f, 0x44, 0x00, 0x00, 0xc3 };
+
+#define HITS	8
+
+static struct probed probe(int nid)
+{
+	struct perf_event_attr attr = {
+		.type = file_number("/sys/bus/event_source/devices/uprobe/type"),
+		.size = sizeof(attr),
+		/* The semaphore is at the start of the second page. */
+		.config = PAGE_SIZE << 32,
+		.config1 = (unsigned long)SCRATCH,
+	};
+	struct probed probed = { .error = -EIO };
+	unsigned short *semaphore;
+	unsigned char *code;
+	int fd, event, i;
+
+	unlink(SCRATCH);
+	fd = open(SCRATCH, O_RDWR | O_CREAT | O_TRUNC, 0700);
+	if (fd < 0 || ftruncate(fd, 2 * PAGE_SIZE) ||
+	    pwrite(fd, probed_code, sizeof(probed_code), 0) < 0)
+		return probed;
+	code = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+	semaphore = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd,
+			 PAGE_SIZE);
+	close(fd);
+	if (code == MAP_FAILED || semaphore == MAP_FAILED ||
+	    bind_pages(code, 1, MPOL_BIND, NODE_BIT(nid), 0) ||
+	    bind_pages(semaphore, 1, MPOL_BIND, NODE_BIT(nid), 0))
+		return probed;
+	WRITE_ONCE(*semaphore, 0);
+	READ_ONCE(*code);
+
+	event = syscall(__NR_perf_event_open, &attr, 0, -1, -1, 0);
+	probed.error = event < 0 ? -errno : 0;
+	probed.nodes[0] = page_node(code);
+	probed.nodes[1] = page_node(semaphore);
+	probed.armed = READ_ONCE(*semaphore);
+	for (i = 0; i < HITS; i++)
+		((void (*)(void))code)();
+	if (event >= 0 && read(event, &probed.hits, sizeof(probed.hits)) < 0)
+		probed.error = -errno;
+	probed.code = READ_ONCE(*code);
+	close(event);
+	probed.disarmed = READ_ONCE(*semaphore);
+	probed.restored = !memcmp(code, probed_code, sizeof(probed_code));
+	munmap(code, PAGE_SIZE);
+	munmap(semaphore, PAGE_SIZE);
+	return probed;
+}
+
+/* A breakpoint is written to a page of the policy of where the code is mapped */
+TEST_F_TIMEOUT(gup, uprobe, CDM_TIMEOUT)
+{
+	struct probed ordinary, device;
+
+	ordinary = probe(self->ram);
+	ASSERT_EQ(0, ordinary.error);
+	ASSERT_EQ(self->ram, ordinary.nodes[0]);
+	ASSERT_EQ(self->ram, ordinary.nodes[1]);
+	ASSERT_EQ(1, ordinary.armed);
+	ASSERT_EQ(HITS, ordinary.hits);
+	ASSERT_NE(probed_code[0], ordinary.code);
+	ASSERT_EQ(0, ordinary.disarmed);
+	ASSERT_TRUE(ordinary.restored);
+
+	device = probe(self->nid);
+	EXPECT_EQ(0, device.error);
+	EXPECT_EQ(self->nid, device.nodes[0]);
+	EXPECT_EQ(self->nid, device.nodes[1]);
+	EXPECT_EQ(1, device.armed);
+	EXPECT_EQ(HITS, device.hits);
+	EXPECT_EQ(ordinary.code, device.code);
+	EXPECT_EQ(0, device.disarmed);
+	EXPECT_TRUE(device.restored);
 }
 
 /* get_mempolicy() looks the page up to tell its node */

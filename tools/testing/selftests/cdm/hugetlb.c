@@ -6,12 +6,15 @@
  * the reservations of the ordinary pool are as if there were no device.
  */
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -143,12 +146,22 @@ FIXTURE_SETUP(hugetlb)
 
 FIXTURE_TEARDOWN_PARENT(hugetlb)
 {
+	memcg_remove();
 	if (cdm_node() >= 0)
 		EXPECT_EQ(0, pool_set(cdm_node(), "0"));
 	settings_restore();
 	/* Whatever happened, nothing is reserved or left over */
 	EXPECT_EQ(0, ordinary("HugePages_Rsvd"));
 	EXPECT_EQ(0, ordinary("HugePages_Surp"));
+}
+
+static int gigantic_set(int nid, const char *nr)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path),
+		 NODE_SYSFS "/node%d/hugepages/hugepages-1048576kB/nr_hugepages", nid);
+	return file_write(path, nr);
 }
 
 /* The file of the node */
@@ -163,6 +176,10 @@ TEST_F_TIMEOUT(hugetlb, node_pool, CDM_TIMEOUT)
 	/* Control: an ordinary node */
 	EXPECT_EQ(0, pool_set(self->ram, "4"));
 	EXPECT_EQ(NR, pool_size(self->ram));
+
+	/* Neither are there gigantic ones, for which it would be too small anyway */
+	EXPECT_EQ(variant->allowed ? 0 : -EOPNOTSUPP, gigantic_set(self->nid, "1"));
+	EXPECT_EQ(0, gigantic_set(self->ram, "0"));
 
 	/* To shrink is no use of the node */
 	EXPECT_EQ(0, pool_set(self->nid, "0"));
@@ -660,6 +677,235 @@ TEST_F_TIMEOUT(hugetlb, mount_minimum, CDM_TIMEOUT)
 	rmdir(dir);
 	expect_ordinary(4, 4, 0, 0);
 	expect_device(4, 4, 0);
+}
+
+/* Pages that userfaultfd fills are no others than those of a fault. */
+TEST_F_TIMEOUT(hugetlb, userfaultfd, CDM_TIMEOUT)
+{
+	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_copy copy = { .len = HUGE };
+	char *addr, *source;
+	int fd, i;
+
+	ASSERT_EQ(0, file_write(GLOBAL "/nr_hugepages", "3"));
+	fill_pool("2");
+	source = filled_pages_on(HUGE_NR, self->ram, SEED);
+	ASSERT_NE(NULL, source);
+	addr = map_huge(2, 0);
+	ASSERT_NE(MAP_FAILED, addr);
+	expect_ordinary(3, 3, 2, 0);
+	ASSERT_EQ(0, bind_huge(addr, 2, MPOL_BIND, self->nid, 0));
+	fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ioctl(fd, UFFDIO_API, &api));
+	range.range.start = (unsigned long)addr;
+	range.range.len = 2 * HUGE;
+	ASSERT_EQ(0, ioctl(fd, UFFDIO_REGISTER, &range));
+	for (i = 0; i < 2; i++) {
+		copy.src = (unsigned long)source;
+		copy.dst = (unsigned long)addr + i * HUGE;
+		copy.copy = 0;
+		ASSERT_EQ(0, ioctl(fd, UFFDIO_COPY, &copy));
+		EXPECT_EQ(HUGE_NR, pages_intact(addr + i * HUGE, HUGE_NR, PAGE_SIZE,
+						SEED));
+	}
+	close(fd);
+	EXPECT_EQ(variant->allowed ? 2 : 0, huge_on(addr, 2, self->nid));
+	expect_ordinary(3, variant->allowed ? 3 : 1, 0, 0);
+	expect_device(2, 0, 0);
+	munmap(addr, 2 * HUGE);
+	expect_ordinary(3, 3, 0, 0);
+	expect_device(2, 2, 0);
+}
+
+/* Pages of the node that are charged to the cgroup, or -1 */
+static long long cgroup_pages_on(int nid)
+{
+	char text[1024], node[16], *pos;
+
+	if (file_read("/sys/fs/cgroup/cdm_test/hugetlb.2MB.numa_stat", text,
+		      sizeof(text)) < 0)
+		return -1;
+	snprintf(node, sizeof(node), " N%d=", nid);
+	pos = strstr(text, node);
+	return pos ? strtoll(pos + strlen(node), NULL, 10) / (long long)HUGE : -1;
+}
+
+struct limited {
+	int nid;
+	int mode;
+	size_t filled;
+	long long charged;
+	long long on;
+};
+
+/* One more than the cgroup may have */
+static int limited(void *arg)
+{
+	struct limited *l = arg;
+	char *addr;
+
+	if (memcg_join())
+		return 10;
+	addr = map_huge(3, MAP_NORESERVE);
+	if (addr == MAP_FAILED || bind_huge(addr, 3, l->mode, l->nid, 0))
+		return 11;
+	for (; l->filled < 3; l->filled++) {
+		fill_page(addr + l->filled * HUGE, SEED);
+		l->charged = file_number("/sys/fs/cgroup/cdm_test/hugetlb.2MB.current");
+		l->on = cgroup_pages_on(l->nid);
+	}
+	return 0;
+}
+
+/* Whoever limits huge pages limits those of a device, too. */
+TEST_F_TIMEOUT(hugetlb, cgroup_limit, CDM_TIMEOUT)
+{
+	struct limited *l = shared_page();
+	int i;
+
+	ASSERT_NE(NULL, l);
+	ASSERT_EQ(0, pool_set(self->ram, "4"));
+	fill_pool("4");
+	for (i = 0; i < 2; i++) {
+		/* Control: the node of RAM */
+		*l = (struct limited) {
+			.nid = i ? self->ram : self->nid,
+			.mode = MPOL_BIND,
+		};
+		ASSERT_EQ(0, memcg_create());
+		ASSERT_EQ(0, memcg_set("hugetlb.2MB.max", 2 * HUGE));
+		EXPECT_EQ(-SIGBUS, reap(spawn(limited, l)));
+		EXPECT_EQ(2, l->filled);
+		EXPECT_EQ(2 * (long long)HUGE, l->charged);
+		EXPECT_EQ(i || variant->allowed ? 2 : 0, l->on);
+		EXPECT_EQ(0, cgroup_pages_on(l->nid));
+		memcg_remove();
+	}
+	expect_device(4, 4, 0);
+}
+
+/*
+ * What else the mask says holds for pages of the pool, too: here the pool is
+ * allowed in each case, and the rest or nothing.
+ */
+FIXTURE(hugetlb_page)
+{
+	int nid;
+	int ram;
+	char *addr;
+	char *other;
+};
+
+FIXTURE_VARIANT(hugetlb_page)
+{
+	const char *caps;
+	bool allowed;
+};
+
+FIXTURE_VARIANT_ADD(hugetlb_page, denied)
+{
+	.caps = "hugetlb",
+	.allowed = false,
+};
+
+FIXTURE_VARIANT_ADD(hugetlb_page, allowed)
+{
+	.caps = "hugetlb,migrate,soft_offline",
+	.allowed = true,
+};
+
+/* One page of the device, one of RAM, and room for them elsewhere */
+FIXTURE_SETUP(hugetlb_page)
+{
+	self->nid = cdm_node_up(variant->caps);
+	ASSERT_LE(0, self->nid);
+	self->ram = ram_node(0);
+	ASSERT_LE(0, self->ram);
+	ASSERT_EQ(0, setting(GLOBAL "/nr_hugepages", "0"));
+	ASSERT_EQ(0, pool_set(self->ram, "3"));
+	ASSERT_EQ(0, pool_set(ram_node(1), "2"));
+	ASSERT_EQ(0, pool_set(self->nid, "2"));
+	self->addr = map_huge(1, MAP_NORESERVE);
+	ASSERT_NE(MAP_FAILED, self->addr);
+	ASSERT_EQ(0, bind_huge(self->addr, 1, MPOL_BIND, self->nid, 0));
+	fill_pages(self->addr, HUGE_NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(1, huge_on(self->addr, 1, self->nid));
+	self->other = map_huge(1, MAP_NORESERVE);
+	ASSERT_NE(MAP_FAILED, self->other);
+	ASSERT_EQ(0, bind_huge(self->other, 1, MPOL_BIND, self->ram, 0));
+	fill_pages(self->other, HUGE_NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(1, huge_on(self->other, 1, self->ram));
+}
+
+FIXTURE_TEARDOWN_PARENT(hugetlb_page)
+{
+	if (cdm_node() >= 0)
+		pool_set(cdm_node(), "0");
+	settings_restore();
+}
+
+TEST_F_TIMEOUT(hugetlb_page, moves, CDM_TIMEOUT)
+{
+	int far = ram_node(1), status[1];
+
+	/* Control */
+	move_to(self->other, 1, HUGE, far, status);
+	EXPECT_EQ(far, status[0]);
+	EXPECT_EQ(1, huge_on(self->other, 1, far));
+
+	move_to(self->addr, 1, HUGE, self->ram, status);
+	EXPECT_EQ(variant->allowed ? self->ram : -EOPNOTSUPP, status[0]);
+	EXPECT_EQ(variant->allowed ? 0 : 1, huge_on(self->addr, 1, self->nid));
+	move_to(self->other, 1, HUGE, self->nid, status);
+	EXPECT_EQ(variant->allowed ? self->nid : -EOPNOTSUPP, status[0]);
+	EXPECT_EQ(variant->allowed ? 1 : 0, huge_on(self->other, 1, self->nid));
+	EXPECT_EQ(HUGE_NR, pages_intact(self->addr, HUGE_NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(HUGE_NR, pages_intact(self->other, HUGE_NR, PAGE_SIZE, SEED));
+}
+
+TEST_F_TIMEOUT(hugetlb_page, soft_offline, CDM_TIMEOUT)
+{
+	errno = 0;
+	EXPECT_EQ(variant->allowed ? 0 : -1,
+		  madvise(self->addr, PAGE_SIZE, MADV_SOFT_OFFLINE));
+	EXPECT_EQ(variant->allowed ? 0 : EOPNOTSUPP, errno);
+	EXPECT_EQ(variant->allowed ? 0 : 1, huge_on(self->addr, 1, self->nid));
+	EXPECT_EQ(HUGE_NR, pages_intact(self->addr, HUGE_NR, PAGE_SIZE, SEED));
+	/* The node leaves with what is out of use. */
+	EXPECT_EQ(0, cdm_unbind());
+	EXPECT_EQ(-1, cdm_node());
+	EXPECT_EQ(HUGE_NR, pages_intact(self->addr, HUGE_NR, PAGE_SIZE, SEED));
+}
+
+static int break_own(void *arg)
+{
+	char *addr = map_huge(1, MAP_NORESERVE);
+	int nid = *(int *)arg;
+
+	if (addr == MAP_FAILED || bind_huge(addr, 1, MPOL_BIND, nid, 0))
+		return 10;
+	fill_page(addr, SEED);
+	if (huge_on(addr, 1, nid) != 1)
+		return 11;
+	if (madvise(addr, PAGE_SIZE, MADV_HWPOISON))
+		return 12;
+	READ_ONCE(*addr);
+	return 0;
+}
+
+/* What is broken is taken out, whatever the mask says, and goes with the node */
+TEST_F_TIMEOUT(hugetlb_page, broken, CDM_TIMEOUT)
+{
+	EXPECT_EQ(-SIGBUS, reap(spawn(break_own, &self->nid)));
+	EXPECT_EQ(HUGE_NR, pages_intact(self->addr, HUGE_NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(0, cdm_unbind());
+	EXPECT_EQ(-1, cdm_node());
+	EXPECT_EQ(HUGE_NR, pages_intact(self->addr, HUGE_NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(0, ordinary("HugePages_Rsvd"));
+	EXPECT_EQ(self->nid, cdm_node_up(variant->caps));
+	EXPECT_EQ(0, pool_size(self->nid));
 }
 
 TEST_HARNESS_MAIN

@@ -5,6 +5,7 @@
  * in a hurry. Each with pages on the device and with pages in RAM, side by side.
  */
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -395,6 +396,57 @@ TEST_F_TIMEOUT(leaks, fork_while_moving, CDM_TIMEOUT)
 	EXPECT_LE(NR, f->moved);
 	EXPECT_EQ(NR, pages_intact(f->named, NR, PAGE_SIZE, SEED));
 	EXPECT_EQ(0, pages_on(f->plain, NR, PAGE_SIZE, self->nid));
+}
+
+/* Pages of a guest's private memory, which do not move: none is for a device */
+static char *guest_memfd(int vm, int nid, int *fd)
+{
+	struct kvm_create_guest_memfd create = {
+		.size = NR * PAGE_SIZE,
+		.flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
+	};
+	char *pages;
+
+	*fd = ioctl(vm, KVM_CREATE_GUEST_MEMFD, &create);
+	if (*fd < 0)
+		return NULL;
+	pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	if (pages == MAP_FAILED || bind_pages(pages, NR, MPOL_BIND, NODE_BIT(nid), 0))
+		return NULL;
+	fill_pages(pages, NR, PAGE_SIZE, SEED);
+	return pages;
+}
+
+TEST_F_TIMEOUT(leaks, guest_memfd_denied, CDM_TIMEOUT)
+{
+	unsigned long allocations = node_allocations(self->nid);
+	int kvm, vm, fd, far = ram_node(1);
+	char *pages;
+
+	ASSERT_EQ(0, load_module("kvm_amd", ""));
+	kvm = open("/dev/kvm", O_RDWR);
+	ASSERT_LE(0, kvm);
+	vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	ASSERT_LE(0, vm);
+	pages = guest_memfd(vm, self->nid, &fd);
+	ASSERT_NE(NULL, pages);
+	EXPECT_EQ(0, pages_on(pages, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(allocations, node_allocations(self->nid));
+	EXPECT_EQ(NR, pages_intact(pages, NR, PAGE_SIZE, SEED));
+	/* Nor do they move there */
+	move_to(pages, NR, PAGE_SIZE, self->nid, NULL);
+	EXPECT_EQ(0, pages_on(pages, NR, PAGE_SIZE, self->nid));
+	unmap_pages(pages, NR);
+	close(fd);
+
+	/* Control: an ordinary node is not where the task runs, but what it names. */
+	pages = guest_memfd(vm, far, &fd);
+	ASSERT_NE(NULL, pages);
+	EXPECT_EQ(NR, pages_on(pages, NR, PAGE_SIZE, far));
+	unmap_pages(pages, NR);
+	close(fd);
+	close(vm);
+	close(kvm);
 }
 
 TEST_HARNESS_MAIN

@@ -201,12 +201,17 @@ do {									\
 TEST_F_TIMEOUT(pinned, busy_then_gone, CDM_TIMEOUT)
 {
 	time_t start = now();
+	int i, log = log_open();
 	char *more;
-	int i;
 
+	ASSERT_LE(0, log);
 	for (i = 0; i < 3; i++)
 		EXPECT_EQ(-EBUSY, cdm_unplug(self->nid));
 	EXPECT_GE(3 * BOUND, now() - start);
+	/* Who looks into the log learns that pages are held, and of what kind */
+	snprintf(self->text, sizeof(self->text), "node%d: cannot leave (", self->nid);
+	EXPECT_TRUE(log_has(log, self->text));
+	close(log);
 
 	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
 	EXPECT_STREQ("online", self->text);

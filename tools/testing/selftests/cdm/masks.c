@@ -25,12 +25,8 @@
 #define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
 /* Faults on the stack, the program, libc while the pages are read */
 #define NOISE		8
-/*
- * How long DAMON may see nothing before it counts as not looking: in seconds,
- * and in times of what it needed to see ordinary pages
- */
-#define PATIENCE	3
-#define PATIENCE_TIMES	4
+/* So often DAMON is refused before it counts as not seeing anything */
+#define REFUSALS	256
 
 enum cap {
 	NUMA, KSM, HUGETLB, MIGRATE, GUP, LONGTERM, THPS, PAGECACHE, RECLAIM,
@@ -38,18 +34,65 @@ enum cap {
 };
 
 #define BIT(cap)	(1U << (cap))
+/* What is tried on larger folios */
+#define LARGE		(BIT(NUMA) | BIT(KSM) | BIT(MIGRATE) | BIT(GUP) |	\
+			 BIT(LONGTERM) | BIT(RECLAIM) | BIT(SWAP) | BIT(OFFLINE))
 
 /* The node that is tried, an ordinary one with the task, another one without */
 static int nid, ram, far;
 
+/* Pages are tried in folios of so many kB, or 0 for base pages; so many of them */
+static size_t folio_kb;
+static size_t nr_pages = NR;
+
 /* What did not happen to ordinary pages either, and says nothing of the node */
 static const char *dead;
+
+/* What is tried on: filled pages of a node */
+static char *pages_of(int node)
+{
+	return folio_kb ? large_folios_on(folio_kb, node, SEED) :
+			  filled_pages_on(NR, node, SEED);
+}
+
+/* Folios are too few for their hinting faults to be counted: do they move? */
+static bool try_numa_migration(void)
+{
+	char *device = pages_of(nid), *ordinary = pages_of(far);
+	time_t end = time(NULL) + CDM_WAIT;
+	int rounds = 0;
+	bool moved;
+
+	if (!device || !ordinary || numab_start() ||
+	    bind_pages(device, nr_pages, MPOL_DEFAULT, 0, 0) ||
+	    bind_pages(ordinary, nr_pages, MPOL_DEFAULT, 0, 0))
+		return false;
+	/* Ordinary ones do it four times before the device's count as not moving. */
+	while (rounds < 4 && time(NULL) < end) {
+		drain_lru();
+		touch_faults(ordinary, nr_pages, PAGE_SIZE);
+		touch_faults(device, nr_pages, PAGE_SIZE);
+		if (pages_on(ordinary, nr_pages, PAGE_SIZE, ram) < nr_pages)
+			continue;
+		if (pages_on(device, nr_pages, PAGE_SIZE, ram) == nr_pages)
+			break;
+		rounds++;
+		move_to(ordinary, nr_pages, PAGE_SIZE, far, NULL);
+	}
+	setting(NUMA_BALANCING, "0");
+	moved = pages_on(device, nr_pages, PAGE_SIZE, ram);
+	if (!moved && rounds < 4)
+		dead = "NUMA balancing";
+	unmap_pages(device, nr_pages);
+	unmap_pages(ordinary, nr_pages);
+	return moved;
+}
 
 /*
  * Hinting faults, while ordinary pages take theirs. Pages where the task runs
  * are not prepared for any, since they are in the right place.
  */
-static bool try_numa_balancing(void)
+static bool try_hinting_faults(void)
 {
 	char *device = map_pages(NR), *ordinary = map_pages(NR);
 	time_t end = time(NULL) + CDM_WAIT;
@@ -75,28 +118,36 @@ static bool try_numa_balancing(void)
 	return faults > NOISE;
 }
 
+static bool try_numa_balancing(void)
+{
+	return folio_kb ? try_numa_migration() : try_hinting_faults();
+}
+
 static bool try_ksm(void)
 {
-	char *device = map_pages_on(NR, nid), *ordinary = map_pages_on(NR, ram);
+	char *device = pages_of(nid), *ordinary = pages_of(ram);
 	bool merged;
 	size_t i;
 
 	if (!device || !ordinary || ksm_start("0"))
 		return false;
-	for (i = 0; i < NR; i++) {
+	for (i = 0; i < nr_pages; i++) {
 		fill_page(device + i * PAGE_SIZE, SEED + i % 4);
 		fill_page(ordinary + i * PAGE_SIZE, SEED + i % 4);
 	}
-	if (madvise(device, NR * PAGE_SIZE, MADV_MERGEABLE) ||
-	    madvise(ordinary, NR * PAGE_SIZE, MADV_MERGEABLE))
+	if (madvise(device, nr_pages * PAGE_SIZE, MADV_MERGEABLE) ||
+	    madvise(ordinary, nr_pages * PAGE_SIZE, MADV_MERGEABLE))
 		return false;
-	if (!wait_for(pages_ksm(ordinary, NR, PAGE_SIZE) == NR) || ksm_scans(2))
+	if (!wait_for(pages_ksm(ordinary, nr_pages, PAGE_SIZE) == nr_pages) || ksm_scans(2))
 		dead = "ksmd";
-	merged = pages_ksm(device, NR, PAGE_SIZE);
+	merged = pages_ksm(device, nr_pages, PAGE_SIZE);
+	/* Where nothing is merged, nothing is split for it, either. */
+	if (folio_kb && pages_in_folios(device, nr_pages, folio_kb) != nr_pages)
+		merged = true;
 	setting(KSM_SYSFS "/run", "2");
 	setting(KSM_SYSFS "/run", "0");
-	unmap_pages(device, NR);
-	unmap_pages(ordinary, NR);
+	unmap_pages(device, nr_pages);
+	unmap_pages(ordinary, nr_pages);
 	return merged;
 }
 
@@ -110,20 +161,20 @@ static bool try_hugetlb(void)
 
 static bool try_migrate(void)
 {
-	char *pages = filled_pages_on(NR, nid, SEED);
+	char *pages = pages_of(nid);
 	bool moved;
 
 	if (!pages)
 		return false;
-	moved = !move_to(pages, NR, PAGE_SIZE, ram, NULL) &&
-		pages_on(pages, NR, PAGE_SIZE, ram) == NR;
-	unmap_pages(pages, NR);
+	moved = !move_to(pages, nr_pages, PAGE_SIZE, ram, NULL) &&
+		pages_on(pages, nr_pages, PAGE_SIZE, ram) == nr_pages;
+	unmap_pages(pages, nr_pages);
 	return moved;
 }
 
 static bool try_gup(void)
 {
-	char *pages = filled_pages_on(1, nid, SEED);
+	char *pages = pages_of(nid);
 	struct iovec iov = { .iov_base = pages, .iov_len = PAGE_SIZE };
 	bool taken;
 	int fds[2];
@@ -133,21 +184,21 @@ static bool try_gup(void)
 	taken = vmsplice(fds[1], &iov, 1, 0) == PAGE_SIZE;
 	close(fds[0]);
 	close(fds[1]);
-	unmap_pages(pages, 1);
+	unmap_pages(pages, nr_pages);
 	return taken;
 }
 
 /* In place */
 static bool try_longterm_pin(void)
 {
-	char *pages = filled_pages_on(NR, nid, SEED);
+	char *pages = pages_of(nid);
 	bool pinned;
 
 	if (!pages)
 		return false;
-	pinned = gup_gets(PIN_LONGTERM_BENCHMARK, pages, NR, FOLL_WRITE) == NR &&
-		 pages_on(pages, NR, PAGE_SIZE, nid) == NR;
-	unmap_pages(pages, NR);
+	pinned = gup_gets(PIN_LONGTERM_BENCHMARK, pages, nr_pages, FOLL_WRITE) == nr_pages &&
+		 pages_on(pages, nr_pages, PAGE_SIZE, nid) == nr_pages;
+	unmap_pages(pages, nr_pages);
 	return pinned;
 }
 
@@ -195,34 +246,34 @@ static bool try_pagecache(void)
 /* What the task no longer wants, which needs no swap */
 static bool try_reclaim(void)
 {
-	char *pages = filled_pages_on(NR, nid, SEED);
+	char *pages = pages_of(nid);
 	size_t left;
 
 	if (!pages)
 		return false;
 	drain_lru();
-	madvise(pages, NR * PAGE_SIZE, MADV_FREE);
+	madvise(pages, nr_pages * PAGE_SIZE, MADV_FREE);
 	drain_lru();
-	madvise(pages, NR * PAGE_SIZE, MADV_PAGEOUT);
-	left = pages_on(pages, NR, PAGE_SIZE, nid);
-	unmap_pages(pages, NR);
-	return left < NR / 2;
+	madvise(pages, nr_pages * PAGE_SIZE, MADV_PAGEOUT);
+	left = pages_on(pages, nr_pages, PAGE_SIZE, nid);
+	unmap_pages(pages, nr_pages);
+	return left < nr_pages / 2;
 }
 
 static bool try_swap(void)
 {
-	char *pages = filled_pages_on(NR, nid, SEED);
+	char *pages = pages_of(nid);
 	size_t left;
 
 	if (!pages)
 		return false;
 	drain_lru();
-	madvise(pages, NR * PAGE_SIZE, MADV_PAGEOUT);
-	left = pages_on(pages, NR, PAGE_SIZE, nid);
-	if (pages_intact(pages, NR, PAGE_SIZE, SEED) != NR)
+	madvise(pages, nr_pages * PAGE_SIZE, MADV_PAGEOUT);
+	left = pages_on(pages, nr_pages, PAGE_SIZE, nid);
+	if (pages_intact(pages, nr_pages, PAGE_SIZE, SEED) != nr_pages)
 		ksft_print_msg("swap lost data\n");
-	unmap_pages(pages, NR);
-	return left < NR / 2;
+	unmap_pages(pages, nr_pages);
+	return left < nr_pages / 2;
 }
 
 static bool try_demotion(void)
@@ -247,20 +298,23 @@ static bool try_interleave(void)
 	return taken;
 }
 
-/* Does DAMON see that these pages are used all the time? */
-static bool damon_sees(char *pages, int seconds)
+/*
+ * Does DAMON see that these pages are used all the time? As long as it looks at
+ * other places it may take its time; refused so often, it has looked at them.
+ */
+static bool damon_sees(char *pages)
 {
-	time_t end = time(NULL) + seconds;
-	long long seen = 0;
+	long long seen = 0, refused = node_denied(nid, "damon") + REFUSALS;
+	time_t end = time(NULL) + CDM_WAIT;
 	int i;
 
-	if (damon_start("vaddr", (unsigned long)pages, NR * PAGE_SIZE, "stat",
+	if (damon_start("vaddr", (unsigned long)pages, nr_pages * PAGE_SIZE, "stat",
 			-1, 1))
 		return false;
-	while (seen <= 0 && time(NULL) < end) {
+	while (seen <= 0 && time(NULL) < end && node_denied(nid, "damon") < refused) {
 		for (i = 0; i < 100; i++) {
 			flush_translations();
-			touch_faults(pages, NR, PAGE_SIZE);
+			touch_faults(pages, nr_pages, PAGE_SIZE);
 			usleep(1000);
 		}
 		seen = damon_tried();
@@ -271,33 +325,30 @@ static bool damon_sees(char *pages, int seconds)
 
 static bool try_damon(void)
 {
-	char *device = filled_pages_on(NR, nid, SEED);
-	char *ordinary = filled_pages_on(NR, ram, SEED);
-	time_t start = time(NULL), took;
+	char *device = pages_of(nid);
+	char *ordinary = pages_of(ram);
 	bool seen = false;
 
 	if (!device || !ordinary)
 		return false;
-	if (damon_sees(ordinary, CDM_WAIT)) {
-		took = time(NULL) - start;
-		seen = damon_sees(device, PATIENCE + PATIENCE_TIMES * took);
-	} else {
+	if (damon_sees(ordinary))
+		seen = damon_sees(device);
+	else
 		dead = "DAMON";
-	}
-	unmap_pages(device, NR);
-	unmap_pages(ordinary, NR);
+	unmap_pages(device, nr_pages);
+	unmap_pages(ordinary, nr_pages);
 	return seen;
 }
 
 static bool try_soft_offline(void)
 {
-	char *pages = filled_pages_on(1, nid, SEED);
+	char *pages = pages_of(nid);
 	bool taken;
 
 	if (!pages)
 		return false;
 	taken = !madvise(pages, PAGE_SIZE, MADV_SOFT_OFFLINE);
-	unmap_pages(pages, 1);
+	unmap_pages(pages, nr_pages);
 	return taken;
 }
 
@@ -324,16 +375,43 @@ static const struct {
 	[OFFLINE]	= { "soft_offline", try_soft_offline },
 };
 
-static unsigned int what_works(void)
+static unsigned int what_works(unsigned int tried)
 {
 	unsigned int works = 0;
 	int i;
 
 	dead = NULL;
 	for (i = 0; i < NR_CAPS; i++)
-		if (caps[i].works())
+		if (tried & BIT(i) && caps[i].works())
 			works |= BIT(i);
 	return works;
+}
+
+/*
+ * What a node with this mask must have counted when all has been tried: what it
+ * denies, but for what another one has refused before, and demotion: a node that
+ * is in no tier is not asked.
+ */
+static bool counted_right(unsigned int mask)
+{
+	unsigned int silent = BIT(DEMOTION);
+	bool right = true;
+	int i;
+
+	if (!(mask & BIT(GUP)))
+		silent |= BIT(LONGTERM);
+	if (!(mask & BIT(RECLAIM)))
+		silent |= BIT(SWAP);
+	for (i = 0; i < NR_CAPS; i++) {
+		long long denied = node_denied(nid, caps[i].name);
+		bool is_right = mask & BIT(i) ? !denied : denied > 0;
+
+		if (is_right || (denied >= 0 && silent & ~mask & BIT(i)))
+			continue;
+		ksft_print_msg("%s was refused %lld times\n", caps[i].name, denied);
+		right = false;
+	}
+	return right;
 }
 
 static char *mask_text(unsigned int mask)
@@ -492,7 +570,7 @@ TEST_F_TIMEOUT(masks, ordinary_node, CDM_TIMEOUT)
 
 	nid = far;
 	/* Demotion is for nodes without a CPU. */
-	works = what_works();
+	works = what_works(~0U);
 	EXPECT_EQ(NULL, dead);
 	EXPECT_EQ((BIT(NR_CAPS) - 1) & ~BIT(DEMOTION), works) {
 		TH_LOG("works: %s", mask_text(works));
@@ -516,9 +594,12 @@ TEST_F_TIMEOUT(masks, each_two, 4 * CDM_TIMEOUT)
 		ASSERT_LE(0, nid) {
 			TH_LOG("%s", mask_text(self->masks[i]));
 		}
-		works = what_works();
+		works = what_works(~0U);
 		EXPECT_EQ(NULL, dead) {
 			TH_LOG("%s does nothing at all", dead);
+		}
+		EXPECT_TRUE(counted_right(self->masks[i])) {
+			TH_LOG("allowed: %s", mask_text(self->masks[i]));
 		}
 		for (cap = 0; cap < NR_CAPS; cap++) {
 			bool is = works & BIT(cap);
@@ -533,6 +614,50 @@ TEST_F_TIMEOUT(masks, each_two, 4 * CDM_TIMEOUT)
 			TH_LOG("works:   %s", mask_text(works));
 		}
 		ASSERT_EQ(0, cdm_node_down());
+	}
+}
+
+/*
+ * The same of larger folios, for what is done to pages: under masks of which one
+ * allows all, and the others deny each capability while those that it needs, or
+ * that would refuse first, are allowed.
+ */
+TEST_F_TIMEOUT(masks, folio_sizes, 4 * CDM_TIMEOUT)
+{
+	static const size_t sizes[] = { 64, HUGE >> 10 };
+	static const unsigned int allowed[] = {
+		BIT(NR_CAPS) - 1,
+		BIT(THPS) | BIT(MIGRATE) | BIT(GUP) | BIT(RECLAIM),
+		BIT(THPS),
+	};
+	unsigned int works;
+	size_t i, k;
+
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
+	nr_pages = HUGE_NR;
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		folio_kb = sizes[i];
+		/* Control: an ordinary node */
+		nid = far;
+		works = what_works(LARGE);
+		EXPECT_EQ(NULL, dead);
+		EXPECT_EQ(LARGE, works) {
+			TH_LOG("%zu kB, works: %s", folio_kb, mask_text(works));
+		}
+		for (k = 0; k < ARRAY_SIZE(allowed); k++) {
+			nid = cdm_node_up(mask_text(allowed[k]));
+			ASSERT_LE(0, nid);
+			works = what_works(LARGE);
+			EXPECT_EQ(NULL, dead) {
+				TH_LOG("%s does nothing at all", dead);
+			}
+			EXPECT_EQ(allowed[k] & LARGE, works) {
+				TH_LOG("%zu kB, allowed: %s", folio_kb,
+				       mask_text(allowed[k]));
+				TH_LOG("works: %s", mask_text(works));
+			}
+			ASSERT_EQ(0, cdm_node_down());
+		}
 	}
 }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Capability "migrate": pages move onto and off the node when the driver
- * allows it; when it does not, each way to ask gets its own answer and no page
- * moves. The same code runs in both directions.
+ * Capabilities "migrate" and "pagecache": pages, and those of files, move onto
+ * and off the node when the driver allows it; when it does not, each way to ask
+ * gets its own answer and no page moves. The same code runs in both directions.
  */
+#include <fcntl.h>
 #include <string.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -13,6 +15,7 @@
 
 #define NR	((size_t)128)
 #define SEED	0xcd000000UL
+#define SCRATCH	"/scratch/cdm-migrate"
 
 FIXTURE(migrate)
 {
@@ -207,6 +210,162 @@ TEST_F_TIMEOUT(migrate, mbind_move, CDM_TIMEOUT)
 	EXPECT_EQ(NR, pages_on(ram, NR, PAGE_SIZE, in));
 	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
 	EXPECT_EQ(NR, pages_intact(ram, NR, PAGE_SIZE, SEED));
+}
+
+FIXTURE(pagecache)
+{
+	int nid;
+	int ram;
+	int fd;
+	char *pages;
+	int status[NR];
+};
+
+FIXTURE_VARIANT(pagecache)
+{
+	const char *caps;
+	bool allowed;
+};
+
+FIXTURE_VARIANT_ADD(pagecache, denied)
+{
+	.caps = "migrate",
+	.allowed = false,
+};
+
+FIXTURE_VARIANT_ADD(pagecache, allowed)
+{
+	.caps = "migrate,pagecache",
+	.allowed = true,
+};
+
+FIXTURE_SETUP(pagecache)
+{
+	self->nid = cdm_node_up(variant->caps);
+	ASSERT_LE(0, self->nid);
+	self->ram = ram_node(0);
+	ASSERT_LE(0, self->ram);
+	ASSERT_EQ(0, run_on_node(self->ram));
+	ASSERT_EQ(0, setting("/proc/sys/kernel/numa_balancing", "0"));
+	/* A regular file, all of it in the page cache and clean */
+	self->fd = open(SCRATCH, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, ftruncate(self->fd, NR * PAGE_SIZE));
+	self->pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			   self->fd, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(0, msync(self->pages, NR * PAGE_SIZE, MS_SYNC));
+	ASSERT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->ram));
+	drain_lru();
+}
+
+FIXTURE_TEARDOWN_PARENT(pagecache)
+{
+	unlink(SCRATCH);
+	settings_restore();
+}
+
+static int read_page(int fd, size_t index, unsigned long seed)
+{
+	static char page[PAGE_SIZE];
+
+	if (pread(fd, page, PAGE_SIZE, index * PAGE_SIZE) != (ssize_t)PAGE_SIZE)
+		return -errno;
+	return page_is(page, seed);
+}
+
+/* move_pages() into the device, and what the pages are good for there */
+TEST_F_TIMEOUT(pagecache, move_pages, CDM_TIMEOUT)
+{
+	int expected = variant->allowed ? self->nid : -EOPNOTSUPP;
+	int where = variant->allowed ? self->nid : self->ram;
+	int other = ram_node(1);
+	char page[PAGE_SIZE];
+	size_t i;
+
+	/* Control: to another ordinary node, and back */
+	ASSERT_LE(0, other);
+	EXPECT_EQ(0, move_to(self->pages, NR, PAGE_SIZE, other, self->status));
+	EXPECT_EQ(NR, count_status(self->status, NR, other));
+	EXPECT_EQ(0, move_to(self->pages, NR, PAGE_SIZE, self->ram, self->status));
+	ASSERT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->ram));
+
+	EXPECT_EQ(0, move_to(self->pages, NR, PAGE_SIZE, self->nid, self->status));
+	EXPECT_EQ(NR, count_status(self->status, NR, expected));
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, where));
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+
+	/* What one way of access writes the other reads, and the disk has */
+	fill_page(page, SEED);
+	for (i = 0; i < NR; i++) {
+		ASSERT_EQ(1, read_page(self->fd, i, SEED + i));
+		fill_page(page, SEED + 2 * i);
+		ASSERT_EQ((ssize_t)PAGE_SIZE, pwrite(self->fd, page, PAGE_SIZE,
+						     i * PAGE_SIZE));
+		ASSERT_TRUE(page_is(self->pages + i * PAGE_SIZE, SEED + 2 * i));
+	}
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, where));
+	ASSERT_EQ(0, fsync(self->fd));
+	munmap(self->pages, NR * PAGE_SIZE);
+	ASSERT_EQ(0, posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED));
+	self->pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ, MAP_SHARED, self->fd, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+	for (i = 0; i < NR; i++)
+		ASSERT_TRUE(page_is(self->pages + i * PAGE_SIZE, SEED + 2 * i));
+	/* Read again, it is in ordinary memory: nobody has moved it this time. */
+	EXPECT_EQ(0, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+}
+
+/* The policy of the range says nothing of a file, but what is there moves */
+TEST_F_TIMEOUT(pagecache, mbind_strict, CDM_TIMEOUT)
+{
+	int where = variant->allowed ? self->nid : self->ram;
+
+	EXPECT_EQ(variant->allowed ? 0 : -EIO,
+		  bind_pages(self->pages, NR, MPOL_BIND, NODE_BIT(self->nid),
+			     MPOL_MF_STRICT | MPOL_MF_MOVE_ALL));
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, where));
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+	/* The way out is open to what has come in. */
+	EXPECT_EQ(0, bind_pages(self->pages, NR, MPOL_BIND, NODE_BIT(self->ram),
+				MPOL_MF_STRICT | MPOL_MF_MOVE_ALL));
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->ram));
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+}
+
+/* Of a whole process, whose anonymous pages come in each case */
+TEST_F_TIMEOUT(pagecache, migrate_pages, CDM_TIMEOUT)
+{
+	unsigned long from = NODE_BIT(self->ram), to = NODE_BIT(self->nid);
+	int where = variant->allowed ? self->nid : self->ram;
+	char *own;
+
+	own = filled_pages_on(NR, self->ram, SEED);
+	ASSERT_NE(NULL, own);
+	EXPECT_NE(-1, migrate_pages(0, 64, &from, &to));
+	EXPECT_EQ(NR, pages_on(own, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, where));
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+}
+
+/* Shared memory has no file that it could be read from again: no page cache */
+TEST_F_TIMEOUT(pagecache, memfd_is_none, CDM_TIMEOUT)
+{
+	int fd = memfd_create("cdm", 0);
+	char *pages;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
+	pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, pages);
+	fill_pages(pages, NR, PAGE_SIZE, SEED);
+	drain_lru();
+	EXPECT_EQ(0, move_to(pages, NR, PAGE_SIZE, self->nid, self->status));
+	EXPECT_EQ(NR, count_status(self->status, NR, self->nid));
+	EXPECT_EQ(NR, pages_on(pages, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(NR, pages_intact(pages, NR, PAGE_SIZE, SEED));
+	close(fd);
 }
 
 TEST_HARNESS_MAIN

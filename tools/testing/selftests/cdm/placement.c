@@ -349,6 +349,67 @@ TEST_F_TIMEOUT(interleave, naming, CDM_TIMEOUT)
 	}
 }
 
+/* Of shared memory the file has the policy: the same answer, the same pages */
+TEST_F_TIMEOUT(interleave, shared_memory, CDM_TIMEOUT)
+{
+	int fd = memfd_create("cdm", 0);
+	char *addr;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
+	addr = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, addr);
+	EXPECT_EQ(variant->allowed ? 0 : -EINVAL,
+		  bind_pages(addr, NR, MPOL_INTERLEAVE, self->nodes, 0));
+	fill_pages(addr, NR, PAGE_SIZE, SEED);
+	EXPECT_EQ(variant->allowed ? NR / 2 : 0,
+		  pages_on(addr, NR, PAGE_SIZE, self->nid));
+
+	/* Control: the other modes mean what they name */
+	ASSERT_EQ(0, ftruncate(fd, 0));
+	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
+	EXPECT_EQ(0, bind_pages(addr, NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	fill_pages(addr, NR, PAGE_SIZE, SEED);
+	EXPECT_EQ(NR, pages_on(addr, NR, PAGE_SIZE, self->nid));
+	close(fd);
+}
+
+/* A policy that was good when it was made, and a device that comes back strict */
+TEST_F_TIMEOUT(interleave, strict_again, CDM_TIMEOUT)
+{
+	char *addr[2];
+	int fd, i;
+
+	if (!variant->allowed)
+		return;
+	fd = memfd_create("cdm", 0);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
+	addr[0] = map_pages(NR);
+	ASSERT_NE(NULL, addr[0]);
+	addr[1] = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, addr[1]);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, bind_pages(addr[i], NR, MPOL_INTERLEAVE, self->nodes, 0));
+
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up("migrate"));
+	for (i = 0; i < 2; i++) {
+		fill_pages(addr[i], NR / 2, PAGE_SIZE, SEED);
+		EXPECT_EQ(0, pages_on(addr[i], NR / 2, PAGE_SIZE, self->nid));
+	}
+	EXPECT_EQ(NR / 2, (size_t)node_denied(self->nid, "interleave"));
+
+	/* Control: the policy is still there */
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(variant->caps));
+	for (i = 0; i < 2; i++) {
+		fill_pages(addr[i], NR, PAGE_SIZE, SEED);
+		EXPECT_EQ(NR / 4, pages_on(addr[i], NR, PAGE_SIZE, self->nid));
+	}
+	close(fd);
+}
+
 /*
  * Full and gone
  */
@@ -462,12 +523,14 @@ TEST_F_TIMEOUT(full, strict_binding, CDM_TIMEOUT)
 	struct fill *fill = shared_page();
 	size_t device = cdm_device(0)->size / PAGE_SIZE;
 	long long killed = vm_event("oom_kill");
+	int pipes[2], log = log_open();
 	unsigned long both;
-	int pipes[2];
+	char text[64];
 	char *addr;
 
 	ASSERT_NE(NULL, fill);
 	ASSERT_LE(0, killed);
+	ASSERT_LE(0, log);
 	fill->nid = self->nid;
 	self->child = spawn(bystander, NULL);
 	self->filler = spawn(fill_node, fill);
@@ -479,6 +542,10 @@ TEST_F_TIMEOUT(full, strict_binding, CDM_TIMEOUT)
 	EXPECT_LE(device / 10 * 9, fill->pages);
 	EXPECT_EQ(BUS_ADRERR, fill->code);
 	EXPECT_EQ(fill->expected, fill->fault);
+	snprintf(text, sizeof(text), "[%d]: no page left on node %d,", self->filler,
+		 self->nid);
+	EXPECT_TRUE(log_has(log, text));
+	close(log);
 
 	/* Somebody without a handler ends by that signal */
 	EXPECT_EQ(-SIGBUS, reap(spawn(some_more, &self->nid)));

@@ -190,31 +190,38 @@ TEST_F_TIMEOUT(registration, bad_mask, CDM_TIMEOUT)
 {
 	static const struct {
 		unsigned int allow;
-		const char *name;
+		const char *name;	/* of a rule, as the log says it */
 	} rules[] = {
-		{ ALLOW_LONGTERM_PIN, "longterm_pin without gup" },
-		{ ALLOW_NUMA, "numa_balancing without migrate" },
-		{ ALLOW_COMPACTION, "compaction without migrate" },
-		{ ALLOW_PAGECACHE, "pagecache without migrate" },
-		{ ALLOW_DEMOTION | ALLOW_RECLAIM, "demotion without migrate" },
-		{ ALLOW_DEMOTION | ALLOW_MIGRATE, "demotion without reclaim" },
-		{ ALLOW_SWAP, "swap without reclaim" },
+		{ ALLOW_LONGTERM_PIN, "longterm_pin needs gup" },
+		{ ALLOW_NUMA, "numa_balancing needs migrate" },
+		{ ALLOW_COMPACTION, "compaction needs migrate" },
+		{ ALLOW_PAGECACHE, "pagecache needs migrate" },
+		{ ALLOW_DEMOTION | ALLOW_RECLAIM, "demotion needs migrate" },
+		{ ALLOW_DEMOTION | ALLOW_MIGRATE, "demotion needs reclaim" },
+		{ ALLOW_SWAP, "swap needs reclaim" },
 	}, dma[] = {
 		{ ALLOW_GUP, "gup without DMA" },
 		{ ALLOW_GUP | ALLOW_LONGTERM_PIN, "longterm_pin without DMA" },
 		{ ALLOW_SWAP | ALLOW_RECLAIM, "swap without DMA" },
 		{ ALLOW_PAGECACHE | ALLOW_MIGRATE, "pagecache without DMA" },
 	};
+	int bit, log;
 	size_t i;
-	int bit;
 
 	for (bit = 15; bit < 32; bit += 4)
 		expect_refused(-EINVAL, "unknown capability",
 			       bad.allow = 1U << bit);
-	for (i = 0; i < ARRAY_SIZE(rules); i++)
+	for (i = 0; i < ARRAY_SIZE(rules); i++) {
+		log = log_open();
+		ASSERT_LE(0, log);
 		expect_refused(-EINVAL, rules[i].name,
 			       bad.allow = rules[i].allow,
 			       bad.flags = COHERENT | P2PDMA);
+		EXPECT_TRUE(log_has(log, rules[i].name)) {
+			TH_LOG("the log does not say \"%s\"", rules[i].name);
+		}
+		close(log);
+	}
 	/* The same mask is good with the word that DMA reaches the memory */
 	for (i = 0; i < ARRAY_SIZE(dma); i++)
 		expect_refused(-EINVAL, dma[i].name, bad.allow = dma[i].allow);

@@ -196,4 +196,31 @@ TEST_F_TIMEOUT(soft_offline, broken_page, CDM_TIMEOUT)
 				       SEED + 1));
 }
 
+/* The same as the machine would say it, to nobody in particular */
+TEST_F_TIMEOUT(soft_offline, broken_by_injection, CDM_TIMEOUT)
+{
+	struct sigaction action = {
+		.sa_sigaction = on_sigbus,
+		.sa_flags = SA_SIGINFO,
+	};
+	char *pages = filled_pages_on(NR, self->nid, SEED);
+	unsigned long pfn;
+	char text[32];
+
+	ASSERT_NE(NULL, pages);
+	pfn = page_pfn(pages);
+	ASSERT_NE(0, pfn);
+	ASSERT_EQ(0, sigaction(SIGBUS, &action, NULL));
+	snprintf(text, sizeof(text), "%#lx", pfn);
+	EXPECT_EQ(0, file_write("/sys/kernel/debug/hwpoison/corrupt-pfn", text));
+	EXPECT_TRUE(poisoned(pfn));
+	EXPECT_EQ(1, touch(pages));
+	EXPECT_EQ(NR - 1, pages_intact(pages + PAGE_SIZE, NR - 1, PAGE_SIZE,
+				       SEED + 1));
+	EXPECT_EQ(0, cdm_unbind());
+	EXPECT_EQ(-1, cdm_node());
+	EXPECT_EQ(NR - 1, pages_intact(pages + PAGE_SIZE, NR - 1, PAGE_SIZE,
+				       SEED + 1));
+}
+
 TEST_HARNESS_MAIN

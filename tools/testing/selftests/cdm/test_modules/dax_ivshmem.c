@@ -15,8 +15,8 @@
 #define IVSHMEM_BAR	2
 
 static int nid = 2;
-module_param(nid, int, 0444);
-MODULE_PARM_DESC(nid, "node that the memory becomes");
+module_param(nid, int, 0644);
+MODULE_PARM_DESC(nid, "node that the memory of the next device becomes");
 
 static int dax_ivshmem_probe(struct pci_dev *pdev,
 			     const struct pci_device_id *id)
