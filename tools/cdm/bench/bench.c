@@ -37,6 +37,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <linux/mempolicy.h>
+#include <linux/perf_event.h>
 
 #include "bench.h"
 
@@ -63,6 +64,7 @@ static int out, module;
 static const char *mode = "none";	/* none, kmem, cdm */
 static int nr_devices;
 static bool quick;			/* fewer batches */
+static bool perf;			/* also what the CPU counts */
 
 /* Results of a workload, shared with children */
 static struct batches {
@@ -575,7 +577,8 @@ static void gup_dev(void)
 
 static void allocator(void)
 {
-	call("kmalloc", CDM_BENCH_KMALLOC, NULL, 512, 256);
+	/* As many as a CPU has at hand: no page of the slab comes or goes. */
+	call("kmalloc", CDM_BENCH_KMALLOC, NULL, 16, 256);
 	call("page_alloc", CDM_BENCH_PAGE_ALLOC, NULL, 1024, 128);
 	call("page_alloc_thp", CDM_BENCH_PAGE_ALLOC_HUGE, NULL, 16, 128);
 }
@@ -730,6 +733,14 @@ static void ksm_on(const char *name, int nid, bool mixed, bool twins)
 
 static void ksm_setup(void)
 {
+	char *page = map(1, -1);
+
+	/*
+	 * A page that is like no other. ksmd forgets a process, and never ends a
+	 * scan, if there is nothing at all that it may look at.
+	 */
+	memset(page, 0xa5, PAGE);
+	check(!madvise(page, PAGE, MADV_MERGEABLE));
 	file_write(KSM "pages_to_scan", "1000000");
 	file_write(KSM "sleep_millisecs", "200");
 	file_write(KSM "smart_scan", "0");
@@ -856,7 +867,7 @@ static void sweep(void)
 
 	ksm_setup();
 	file_write("/proc/sys/vm/max_map_count", "1000000");
-	for (nr = 4; nr <= most; nr *= 4) {
+	for (nr = 2; nr <= most; nr *= nr == 2 ? 2 : 4) {
 		sweep_on(nr, false);
 		sweep_on(nr, true);
 	}
@@ -1113,6 +1124,12 @@ static void bind_devices(void)
 		report("unregister_gib");
 	}
 	for (i = 1; i < nr_devices; i++) {
+		if (!strcmp(mode, "kmem")) {
+			char nid[16];
+
+			snprintf(nid, sizeof(nid), "%d", NODE_DEV + i);
+			file_write("/sys/module/dax_ivshmem/parameters/nid", nid);
+		}
 		snprintf(path, sizeof(path), PCI "drivers/%s/bind", driver);
 		file_write(path, names[i]);
 	}
@@ -1263,20 +1280,75 @@ static void scale_size(void)
 	}
 }
 
-static void run(void (*workload)(void))
+/* What the CPU counts in the kernel, where there is one that counts: bench_perf=1 */
+
+static const struct {
+	const char *name;
+	__u64 config;
+} events[] = {
+	{ "cycles", PERF_COUNT_HW_CPU_CYCLES },
+	{ "instructions", PERF_COUNT_HW_INSTRUCTIONS },
+	{ "cache_misses", PERF_COUNT_HW_CACHE_MISSES },
+	{ "branch_misses", PERF_COUNT_HW_BRANCH_MISSES },
+};
+
+#define NR_EVENTS	(sizeof(events) / sizeof(events[0]))
+
+static void perf_start(int fd[NR_EVENTS])
 {
-	int ret;
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_HARDWARE,
+		.size = sizeof(attr),
+		.exclude_user = 1,
+		.exclude_hv = 1,
+	};
+	unsigned int i;
+
+	for (i = 0; i < NR_EVENTS; i++) {
+		attr.config = events[i].config;
+		/* Of all that the CPU does: the work of kernel threads counts. */
+		fd[i] = syscall(SYS_perf_event_open, &attr, -1, 0, -1, 0);
+		if (fd[i] < 0)
+			fail("the CPU does not count %s", events[i].name);
+	}
+}
+
+static void perf_end(const char *name, int fd[NR_EVENTS])
+{
+	__u64 count[NR_EVENTS];
+	unsigned int i;
+
+	for (i = 0; i < NR_EVENTS; i++)
+		check(read(fd[i], &count[i], sizeof(count[i])) == sizeof(count[i]));
+	for (i = 0; i < NR_EVENTS; i++)
+		say("I perf:%s:%s count=%llu\n", name, events[i].name, count[i]);
+}
+
+struct workload {
+	const char *name;
+	void (*run)(void);
+};
+
+#define WORKLOAD(function)	{ #function, function }
+
+static void run(const struct workload *workload)
+{
+	int ret, fd[NR_EVENTS];
 	pid_t pid;
 
 	batches->nr = 0;
 	pid = fork();
 	if (!pid) {
-		workload();
+		if (perf)
+			perf_start(fd);
+		workload->run();
+		if (perf)
+			perf_end(workload->name, fd);
 		_exit(0);
 	}
 	check(pid > 0 && waitpid(pid, &ret, 0) == pid);
 	if (ret)
-		say("E a workload ended with %#x\n", ret);
+		say("E %s ended with %#x\n", workload->name, ret);
 }
 
 static void info(const char *name, const char *path)
@@ -1291,15 +1363,20 @@ static void info(const char *name, const char *path)
 
 int main(void)
 {
-	static void (*const always[])(void) = {
-		calibrate, fault, fault_thp, fault_far, forks, page_cache, gup,
-		allocator, numa_scan, move_pages, migrate_pages, ksm, khugepaged,
-		pageout, reclaim, scale_vmas, scale_tasks,
-	};
-	static void (*const with_device[])(void) = {
-		fault_dev, fault_thp_dev, forks_dev, gup_dev, numa_scan_dev,
-		move_pages_dev, migrate_pages_dev, ksm_dev, pageout_dev, sweep,
-	};
+	static const struct workload always[] = {
+		WORKLOAD(calibrate), WORKLOAD(fault), WORKLOAD(fault_thp),
+		WORKLOAD(fault_far), WORKLOAD(forks), WORKLOAD(page_cache),
+		WORKLOAD(gup), WORKLOAD(allocator), WORKLOAD(numa_scan),
+		WORKLOAD(move_pages), WORKLOAD(migrate_pages), WORKLOAD(ksm),
+		WORKLOAD(khugepaged), WORKLOAD(pageout), WORKLOAD(reclaim),
+		WORKLOAD(scale_vmas), WORKLOAD(scale_tasks),
+	}, with_device[] = {
+		WORKLOAD(fault_dev), WORKLOAD(fault_thp_dev), WORKLOAD(forks_dev),
+		WORKLOAD(gup_dev), WORKLOAD(numa_scan_dev), WORKLOAD(move_pages_dev),
+		WORKLOAD(migrate_pages_dev), WORKLOAD(ksm_dev), WORKLOAD(pageout_dev),
+		WORKLOAD(sweep),
+	}, nodes_of_scale = WORKLOAD(scale_nodes), sizes_of_scale = WORKLOAD(scale_size),
+	bind = WORKLOAD(bind_devices);
 	struct termios raw;
 	unsigned int i;
 
@@ -1320,6 +1397,7 @@ int main(void)
 	if (getenv("bench_mode"))
 		mode = getenv("bench_mode");
 	quick = getenv("bench_quick");
+	perf = getenv("bench_perf");
 	if (getenv("bench_devices"))
 		nr_devices = atoi(getenv("bench_devices"));
 
@@ -1328,6 +1406,24 @@ int main(void)
 	check(batches != MAP_FAILED);
 	info("kernel", "/proc/version");
 	info("clocksource", "/sys/devices/system/clocksource/clocksource0/current_clocksource");
+
+	/* What the kernel takes before there is a device */
+	say("I boot:memory:0 total_kb=%lu slab_kb=%lu percpu_kb=%lu\n",
+	    meminfo("MemTotal:"), meminfo("Slab:"), meminfo("Percpu:"));
+
+	/*
+	 * Each boot with other free lists: what a workload takes depends a little
+	 * on where in a batch of the allocator it begins, and how much shows only so.
+	 */
+	if (getenv("bench_boot")) {
+		unsigned long pages = atoi(getenv("bench_boot")) * 1237UL;
+
+		/* In a process of their own: the workloads fork, and migrate all they have. */
+		if (!fork()) {
+			touch(map(pages, -1), pages);
+			pause();
+		}
+	}
 
 	/* Nobody works but who is measured. */
 	file_write("/proc/sys/kernel/numa_balancing", "0");
@@ -1340,21 +1436,21 @@ int main(void)
 	check(module >= 0);
 
 	if (!strcmp(mode, "scale")) {
-		run(scale_nodes);
-		run(scale_size);
+		run(&nodes_of_scale);
+		run(&sizes_of_scale);
 		goto done;
 	}
 	swap_on();
 	if (nr_devices)
-		run(bind_devices);
+		run(&bind);
 	info("has_memory", "/sys/devices/system/node/has_memory");
 	info("has_coherent_memory", "/sys/devices/system/node/has_coherent_memory");
 	info("cdm_caps", "/sys/devices/system/node/node" xstr(NODE_DEV) "/cdm_caps");
 	for (i = 0; i < sizeof(always) / sizeof(always[0]); i++)
-		run(always[i]);
+		run(&always[i]);
 	if (nr_devices)
 		for (i = 0; i < sizeof(with_device) / sizeof(with_device[0]); i++)
-			run(with_device[i]);
+			run(&with_device[i]);
 done:
 	say("D\n");
 	tcdrain(out);
