@@ -17,7 +17,7 @@
 #include "cdm_util.h"
 
 #define SEED		0x0ff11e00UL
-#define NR		((size_t)4096)		/* pages that have to move */
+#define NR		((size_t)49152)		/* pages that have to move */
 #define NR_DEV		((size_t)512)
 #define MAX_BLOCKS	64
 #define ALL_CAPS	"migrate,gup,longterm_pin,thp,reclaim,swap,numa_balancing,ksm,demotion,compaction,interleave"
@@ -124,7 +124,7 @@ TEST_F_TIMEOUT(ram_offline, to_device_denied, CDM_TIMEOUT)
 {
 	size_t had = 0, moved, on_device;
 	struct node_use before, after;
-	unsigned long now[NR];
+	static unsigned long now[NR];
 	int i, ret;
 
 	ASSERT_EQ(0, device_use(&before));
@@ -135,13 +135,18 @@ TEST_F_TIMEOUT(ram_offline, to_device_denied, CDM_TIMEOUT)
 		if (!there)
 			continue;
 		ret = block_set(self->block[i], "offline");
+		/* A block with a hole can never go. */
+		if (ret == -EINVAL)
+			continue;
 		ASSERT_EQ(0, ret) {
 			TH_LOG("memory%u: %s", self->block[i], strerror(-ret));
 		}
 		had += there;
 	}
 	/* Else nothing was asked. */
-	ASSERT_LE(NR / 4, had);
+	ASSERT_LE(NR / 4, had) {
+		TH_LOG("%zu of %zu pages were where memory could go offline", had, NR);
+	}
 
 	ASSERT_EQ(0, pages_pfns(self->pages, NR, PAGE_SIZE, now));
 	for (i = 0, moved = 0; i < (int)NR; i++)
