@@ -742,6 +742,33 @@ bool cdm_same_snapshot(const char *before, const char *after)
 	return true;
 }
 
+/* So many huge pages' worth of addresses, on their boundary, nothing beside them */
+char *map_huge_range(size_t nr)
+{
+	char *area, *addr;
+
+	area = mmap(NULL, (nr + 1) * HUGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return NULL;
+	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
+	if (addr != area)
+		munmap(area, addr - area);
+	if (addr != area + HUGE)
+		munmap(addr + nr * HUGE, area + HUGE - addr);
+	return addr;
+}
+
+/* Pages of the pools of huge pages; flags: MAP_NORESERVE, MAP_SHARED */
+char *map_huge(size_t nr, int flags)
+{
+	if (!(flags & MAP_SHARED))
+		flags |= MAP_PRIVATE;
+	return mmap(NULL, nr * HUGE, PROT_READ | PROT_WRITE,
+		    flags | MAP_ANONYMOUS | MAP_HUGETLB | 21 << MAP_HUGE_SHIFT,
+		    -1, 0);
+}
+
 /* Base pages only, as the node may deny huge ones and KSM splits them */
 void *map_pages(size_t nr)
 {
@@ -891,15 +918,12 @@ int page_node(const void *addr)
  */
 char *large_folios_on(size_t kb, int nid, unsigned long seed)
 {
-	char *area, *addr;
+	char *addr = map_huge_range(1);
 	bool large = false;
 	char path[128];
 
-	area = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (area == MAP_FAILED)
+	if (!addr)
 		return NULL;
-	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
 	snprintf(path, sizeof(path), THP_SYSFS "/hugepages-%zukB/enabled", kb);
 	if (!madvise(addr, HUGE, MADV_HUGEPAGE) &&
 	    !bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0) &&
@@ -914,7 +938,7 @@ char *large_folios_on(size_t kb, int nid, unsigned long seed)
 		drain_lru();
 		return addr;
 	}
-	munmap(area, 2 * HUGE);
+	munmap(addr, HUGE);
 	return NULL;
 }
 

@@ -148,6 +148,8 @@ bool cdm_same_snapshot(const char *before, const char *after);
 
 /* Pages. Addresses are base + i * stride for i in [0, nr). */
 void *map_pages(size_t nr);
+char *map_huge_range(size_t nr);
+char *map_huge(size_t nr, int flags);
 int bind_pages(void *addr, size_t nr, int mode, unsigned long nodes,
 	       unsigned int flags);
 void *map_pages_on(size_t nr, int nid);

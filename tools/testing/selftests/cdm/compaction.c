@@ -191,7 +191,7 @@ TEST_F_TIMEOUT(compaction, compact_memory, CDM_TIMEOUT)
 TEST_F_TIMEOUT(compaction, whole_node, CDM_TIMEOUT)
 {
 	size_t nr = 8, huge = 0;
-	char *area, *addr;
+	char *addr;
 	long blocks;
 	int i;
 
@@ -203,10 +203,8 @@ TEST_F_TIMEOUT(compaction, whole_node, CDM_TIMEOUT)
 
 	ASSERT_EQ(0, setting("/sys/kernel/mm/transparent_hugepage/defrag",
 			     "madvise"));
-	area = mmap(NULL, nr * HUGE + HUGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, area);
-	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
+	addr = map_huge_range(nr);
+	ASSERT_NE(NULL, addr);
 	ASSERT_EQ(0, madvise(addr, nr * HUGE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, bind_pages(addr, nr * HUGE_NR, MPOL_BIND,
 				NODE_BIT(self->nid), 0));

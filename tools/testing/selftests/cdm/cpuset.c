@@ -116,9 +116,7 @@ static void touch_huge(struct child *c)
 	char *addr;
 
 	if (!pages) {
-		pages = mmap(NULL, NR_HUGE * HUGE, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
-			     MAP_NORESERVE | 21 << MAP_HUGE_SHIFT, -1, 0);
+		pages = map_huge(NR_HUGE, MAP_NORESERVE);
 		if (pages == MAP_FAILED) {
 			c->ret = -errno;
 			return;

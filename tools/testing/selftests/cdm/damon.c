@@ -262,13 +262,10 @@ TEST_F_TIMEOUT(damon, large_folios, CDM_TIMEOUT)
 /* Base pages in a range that may be collapsed, which nobody does by himself */
 static char *collapsible(int nid)
 {
-	char *area, *addr;
+	char *addr = map_huge_range(RANGES);
 
-	area = mmap(NULL, (RANGES + 1) * HUGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (area == MAP_FAILED)
+	if (!addr)
 		return NULL;
-	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
 	if (madvise(addr, RANGES * HUGE, MADV_NOHUGEPAGE) ||
 	    bind_pages(addr, RANGES_NR, MPOL_BIND, NODE_BIT(nid), 0))
 		return NULL;

@@ -395,10 +395,8 @@ TEST_F_TIMEOUT(events, trace_denied, CDM_TIMEOUT)
 	}
 
 	/* A huge page is one refusal with its order, named by its first page */
-	huge = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, huge);
-	huge = (char *)(((unsigned long)huge + HUGE - 1) & ~(HUGE - 1));
+	huge = map_huge_range(1);
+	ASSERT_NE(NULL, huge);
 	ASSERT_EQ(0, bind_pages(huge, HUGE / PAGE_SIZE, MPOL_BIND,
 				NODE_BIT(self->nid), 0));
 	ASSERT_EQ(0, madvise(huge, HUGE, MADV_HUGEPAGE));
@@ -677,15 +675,13 @@ static int ask_pool(int nid, int ram)
 /* A huge page of the pool for who is bound to the node, ordinary ones at hand */
 static int ask_pool_page(int nid, int ram)
 {
-	char *addr = MAP_FAILED;
+	char *addr;
 	int there;
 
 	if (pool_set(ram, "1"))
 		return -1;
 	pool_set(nid, "1");
-	addr = mmap(NULL, HUGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE |
-		    21 << MAP_HUGE_SHIFT, -1, 0);
+	addr = map_huge(1, MAP_NORESERVE);
 	if (addr == MAP_FAILED || bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0))
 		return -1;
 	WRITE_ONCE(*addr, 1);
@@ -708,14 +704,11 @@ static int ask_huge_page(int nid, int ram)
 
 static int ask_collapse(int nid, int ram)
 {
-	char *area, *addr;
+	char *addr = map_huge_range(1);
 	int ret;
 
-	area = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (area == MAP_FAILED)
+	if (!addr)
 		return -1;
-	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
 	if (madvise(addr, HUGE, MADV_NOHUGEPAGE) ||
 	    bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0))
 		return -1;
@@ -724,7 +717,7 @@ static int ask_collapse(int nid, int ram)
 	if (madvise(addr, HUGE, MADV_HUGEPAGE))
 		return -1;
 	ret = madvise(addr, HUGE, COLLAPSE);
-	munmap(area, 2 * HUGE);
+	munmap(addr, HUGE);
 	return !ret;
 }
 

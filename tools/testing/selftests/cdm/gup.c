@@ -222,9 +222,7 @@ static char *folios_on(size_t kb, int nid)
 
 	if (kb)
 		return large_folios_on(kb, nid, SEED);
-	addr = mmap(NULL, HUGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE |
-		    21 << MAP_HUGE_SHIFT, -1, 0);
+	addr = map_huge(1, MAP_NORESERVE);
 	if (addr == MAP_FAILED ||
 	    bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0))
 		return NULL;

@@ -92,15 +92,6 @@ do {									\
 #define fill_pool(nr)							\
 	ASSERT_EQ(variant->allowed ? 0 : -EOPNOTSUPP, pool_set(self->nid, nr))
 
-static char *map_huge(size_t nr, int flags)
-{
-	if (!(flags & MAP_SHARED))
-		flags |= MAP_PRIVATE;
-	return mmap(NULL, nr * HUGE, PROT_READ | PROT_WRITE,
-		    flags | MAP_ANONYMOUS | MAP_HUGETLB | 21 << MAP_HUGE_SHIFT,
-		    -1, 0);
-}
-
 static int bind_huge(char *addr, size_t nr, int mode, int nid, int flags)
 {
 	return bind_pages(addr, nr * HUGE / PAGE_SIZE, mode, NODE_BIT(nid), flags);

@@ -204,12 +204,11 @@ static bool try_longterm_pin(void)
 
 static bool try_thp(void)
 {
-	char *area = map_pages(2 * HUGE_NR), *addr;
+	char *addr = map_huge_range(1);
 	bool huge;
 
-	if (!area || setting(THP_SYSFS "/hugepages-2048kB/enabled", "madvise"))
+	if (!addr || setting(THP_SYSFS "/hugepages-2048kB/enabled", "madvise"))
 		return false;
-	addr = (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
 	if (madvise(addr, HUGE, MADV_HUGEPAGE) ||
 	    bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0))
 		return false;
@@ -217,7 +216,7 @@ static bool try_thp(void)
 	huge = pages_with(addr, HUGE_NR, PAGE_SIZE, KPF_THP) == HUGE_NR &&
 	       page_node(addr) == nid;
 	setting(THP_SYSFS "/hugepages-2048kB/enabled", "never");
-	unmap_pages(area, 2 * HUGE_NR);
+	unmap_pages(addr, HUGE_NR);
 	return huge;
 }
 

@@ -167,7 +167,10 @@ static int break_page(char *addr)
 	return how;
 }
 
-/* What is broken is taken out, whatever the mask says */
+/*
+ * What is broken is taken out, whatever the mask says: one page by who uses it,
+ * the next as the machine would say it, to nobody in particular.
+ */
 TEST_F_TIMEOUT(soft_offline, broken_page, CDM_TIMEOUT)
 {
 	struct sigaction action = {
@@ -175,52 +178,32 @@ TEST_F_TIMEOUT(soft_offline, broken_page, CDM_TIMEOUT)
 		.sa_flags = SA_SIGINFO,
 	};
 	char *pages = filled_pages_on(NR, self->nid, SEED);
-	unsigned long pfn;
+	char *rest = pages + 2 * PAGE_SIZE, text[32];
+	unsigned long pfn[2];
+	int i;
 
 	ASSERT_NE(NULL, pages);
-	pfn = page_pfn(pages);
-	ASSERT_NE(0, pfn);
+	ASSERT_EQ(0, pages_pfns(pages, 2, PAGE_SIZE, pfn));
 	ASSERT_EQ(0, sigaction(SIGBUS, &action, NULL));
-	ASSERT_EQ(0, touch(pages));
+	for (i = 0; i < 2; i++) {
+		ASSERT_NE(0, pfn[i]);
+		ASSERT_EQ(0, touch(pages + i * PAGE_SIZE));
+	}
 
 	ASSERT_EQ(1, break_page(pages));
-	EXPECT_TRUE(poisoned(pfn));
-	EXPECT_EQ(1, touch(pages));
-	EXPECT_EQ(NR - 1, pages_intact(pages + PAGE_SIZE, NR - 1, PAGE_SIZE,
-				       SEED + 1));
+	snprintf(text, sizeof(text), "%#lx", pfn[1]);
+	ASSERT_EQ(0, file_write("/sys/kernel/debug/hwpoison/corrupt-pfn", text));
+	for (i = 0; i < 2; i++) {
+		EXPECT_TRUE(poisoned(pfn[i]));
+		EXPECT_EQ(1, touch(pages + i * PAGE_SIZE));
+	}
+	EXPECT_EQ(NR - 2, pages_intact(rest, NR - 2, PAGE_SIZE, SEED + 2));
 
 	EXPECT_EQ(0, cdm_unbind());
 	EXPECT_EQ(-1, cdm_node());
-	EXPECT_EQ(1, touch(pages));
-	EXPECT_EQ(NR - 1, pages_intact(pages + PAGE_SIZE, NR - 1, PAGE_SIZE,
-				       SEED + 1));
-}
-
-/* The same as the machine would say it, to nobody in particular */
-TEST_F_TIMEOUT(soft_offline, broken_by_injection, CDM_TIMEOUT)
-{
-	struct sigaction action = {
-		.sa_sigaction = on_sigbus,
-		.sa_flags = SA_SIGINFO,
-	};
-	char *pages = filled_pages_on(NR, self->nid, SEED);
-	unsigned long pfn;
-	char text[32];
-
-	ASSERT_NE(NULL, pages);
-	pfn = page_pfn(pages);
-	ASSERT_NE(0, pfn);
-	ASSERT_EQ(0, sigaction(SIGBUS, &action, NULL));
-	snprintf(text, sizeof(text), "%#lx", pfn);
-	EXPECT_EQ(0, file_write("/sys/kernel/debug/hwpoison/corrupt-pfn", text));
-	EXPECT_TRUE(poisoned(pfn));
-	EXPECT_EQ(1, touch(pages));
-	EXPECT_EQ(NR - 1, pages_intact(pages + PAGE_SIZE, NR - 1, PAGE_SIZE,
-				       SEED + 1));
-	EXPECT_EQ(0, cdm_unbind());
-	EXPECT_EQ(-1, cdm_node());
-	EXPECT_EQ(NR - 1, pages_intact(pages + PAGE_SIZE, NR - 1, PAGE_SIZE,
-				       SEED + 1));
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(1, touch(pages + i * PAGE_SIZE));
+	EXPECT_EQ(NR - 2, pages_intact(rest, NR - 2, PAGE_SIZE, SEED + 2));
 }
 
 TEST_HARNESS_MAIN

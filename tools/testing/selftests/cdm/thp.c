@@ -76,22 +76,10 @@ FIXTURE_TEARDOWN_PARENT(thp)
 	settings_restore();
 }
 
-/* A huge page's worth of addresses, on its boundary */
-static char *map_huge_range(void)
-{
-	char *area;
-
-	area = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (area == MAP_FAILED)
-		return NULL;
-	return (char *)(((unsigned long)area + HUGE - 1) & ~(HUGE - 1));
-}
-
 /* Base pages there, in a VMA that may be collapsed; nid < 0: the default policy */
 static char *base_pages(int nid, size_t nr)
 {
-	char *addr = map_huge_range();
+	char *addr = map_huge_range(1);
 
 	if (!addr || madvise(addr, HUGE, MADV_NOHUGEPAGE))
 		return NULL;
@@ -128,7 +116,7 @@ static bool collapse(char *addr)
 TEST_F_TIMEOUT(thp, fault, CDM_TIMEOUT)
 {
 	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
-	self->pages = map_huge_range();
+	self->pages = map_huge_range(1);
 	ASSERT_NE(NULL, self->pages);
 	ASSERT_EQ(0, madvise(self->pages, HUGE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, bind_pages(self->pages, NR, MPOL_BIND,
@@ -151,7 +139,7 @@ TEST_F_TIMEOUT(thp, fault_mthp, CDM_TIMEOUT)
 		nr = strtoul(sizes[i], NULL, 10) * 1024 / PAGE_SIZE;
 		snprintf(path, sizeof(path), THP_SYSFS "/hugepages-%skB/enabled", sizes[i]);
 		ASSERT_EQ(0, setting(path, "always"));
-		self->pages = map_huge_range();
+		self->pages = map_huge_range(1);
 		ASSERT_NE(NULL, self->pages);
 		ASSERT_EQ(0, madvise(self->pages, HUGE, MADV_HUGEPAGE));
 		ASSERT_EQ(0, bind_pages(self->pages, NR, MPOL_BIND,
@@ -320,7 +308,7 @@ TEST_F_TIMEOUT(thp, split_drops_zeroes, CDM_TIMEOUT)
 	if (!variant->allowed)
 		return;
 	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
-	self->pages = map_huge_range();
+	self->pages = map_huge_range(1);
 	ASSERT_NE(NULL, self->pages);
 	ASSERT_EQ(0, madvise(self->pages, HUGE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, bind_pages(self->pages, NR, MPOL_BIND,
