@@ -577,8 +577,7 @@ static void gup_dev(void)
 
 static void allocator(void)
 {
-	/* As many as a CPU has at hand: no page of the slab comes or goes. */
-	call("kmalloc", CDM_BENCH_KMALLOC, NULL, 16, 256);
+	call("kmalloc", CDM_BENCH_KMALLOC, NULL, 1024, 128);
 	call("page_alloc", CDM_BENCH_PAGE_ALLOC, NULL, 1024, 128);
 	call("page_alloc_thp", CDM_BENCH_PAGE_ALLOC_HUGE, NULL, 16, 128);
 }
