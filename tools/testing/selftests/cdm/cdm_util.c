@@ -1567,6 +1567,25 @@ long long damon_tried(void)
 	return ret ?: file_number(DAMON "/" SCHEME "stats/sz_tried");
 }
 
+/* Let the scheme's action be for anonymous pages only, which it then counts. */
+int damon_only_anon(void)
+{
+	int ret = damon_set("1", SCHEME "ops_filters/nr_filters");
+
+	ret |= damon_set("anon", SCHEME "ops_filters/0/type");
+	ret |= damon_set("Y", SCHEME "ops_filters/0/matching");
+	ret |= damon_set("Y", SCHEME "ops_filters/0/allow");
+	return ret | damon_set("commit", "0/state");
+}
+
+/* Bytes that have passed the filter, or -errno */
+long long damon_passed(void)
+{
+	int ret = damon_set("update_schemes_stats", "0/state");
+
+	return ret ?: file_number(DAMON "/" SCHEME "stats/sz_ops_filter_passed");
+}
+
 /* Bytes of these to which the action was applied, or -errno */
 long long damon_applied(void)
 {

@@ -211,5 +211,7 @@ int damon_start(const char *ops, unsigned long long start,
 void damon_stop(void);
 long long damon_tried(void);
 long long damon_applied(void);
+int damon_only_anon(void);
+long long damon_passed(void);
 
 #endif /* _CDM_UTIL_H */

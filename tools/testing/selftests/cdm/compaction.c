@@ -153,7 +153,9 @@ static size_t moved(const char *pages, size_t nr, const unsigned long *before,
 #define expect_intact()							\
 do {									\
 	EXPECT_EQ(self->nr, pages_intact(self->pages, self->nr, STRIDE, SEED)); \
-	EXPECT_EQ(self->nr, pages_on(self->pages, self->nr, STRIDE, self->nid)); \
+	/* One that is on its way is nowhere. */			\
+	EXPECT_TRUE(wait_for(pages_on(self->pages, self->nr, STRIDE,	\
+				      self->nid) == self->nr));		\
 } while (0)
 
 /*

@@ -57,6 +57,7 @@ struct child {
 	size_t there;	/* pages on the node */
 	size_t in_ram;
 	char *cold;
+	char *huge;	/* the page touched last of TOUCH_HUGE */
 	unsigned long mems, coherent;
 };
 
@@ -126,6 +127,7 @@ static void touch_huge(struct child *c)
 	}
 	addr = pages + touched++ * HUGE;
 	fill_page(addr, touched);
+	c->huge = addr;
 	c->there = pages_on(addr, 1, HUGE, c->nid);
 	c->in_ram = pages_in_ram(addr, 1);
 }
@@ -592,9 +594,17 @@ TEST_F_TIMEOUT(cpuset, v2_moved_by_others, CDM_TIMEOUT)
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(0, tell(c, WHERE));
 
+	/* Who inherits the node has not listed it. */
+	ASSERT_EQ(0, put(V2 "/cdm", "cpuset.mems", self->with));
+	ASSERT_EQ(0, put_pid(V2, 0));
+	ASSERT_EQ(0, file_write(self->access, "listed"));
+	EXPECT_NE(0, move_pages(self->pid, NR, pages, nodes, status, MPOL_MF_MOVE));
+	EXPECT_EQ(0, tell(c, WHERE));
+
 	ASSERT_EQ(0, put_pid(V2 "/cdm/b", 0));
 	EXPECT_EQ(0, move_pages(self->pid, NR, pages, nodes, status, MPOL_MF_MOVE));
 	EXPECT_EQ(NR, tell(c, WHERE));
+	ASSERT_EQ(0, file_write(self->access, "all"));
 
 	/* migrate_pages() without privilege asks about the task, too */
 	ASSERT_EQ(0, tell(c, DROP));
@@ -607,6 +617,37 @@ TEST_F_TIMEOUT(cpuset, v2_moved_by_others, CDM_TIMEOUT)
 	ASSERT_EQ(0, put_pid(V2 "/cdm/b", self->pid));
 	EXPECT_LE(0, migrate_pages(self->pid, 65, &self->ram, &to));
 	EXPECT_EQ(NR_COLD, tell(c, WHERE));
+}
+
+/* And their huge pages, for which it is the pool that asks */
+TEST_F_TIMEOUT(cpuset, v2_huge_page_moved_by_others, CDM_TIMEOUT)
+{
+	struct child *c = self->c;
+	int status, node = self->nid;
+	void *page;
+
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up("migrate,hugetlb"));
+	ASSERT_EQ(0, pool_set(self->nid, "1"));
+	ASSERT_EQ(0, pool_set(ram_node(0), "1"));
+	groups_v2(_metadata);
+	ASSERT_EQ(0, put(V2 "/cdm/a", "cpuset.mems", self->mems));
+	ASSERT_EQ(0, put_pid(V2 "/cdm/b", self->pid));
+	c->nid = ram_node(0);
+	ASSERT_EQ(1, tell(c, TOUCH_HUGE));
+	page = c->huge;
+
+	ASSERT_EQ(0, put_pid(V2 "/cdm/a/b", 0));
+	EXPECT_NE(0, move_pages(self->pid, 1, &page, &node, &status, MPOL_MF_MOVE));
+	EXPECT_EQ(1, file_number(pool_file(self->nid, "free_hugepages")));
+	ASSERT_EQ(0, put_pid(V2 "/cdm/b", 0));
+	EXPECT_EQ(0, move_pages(self->pid, 1, &page, &node, &status, MPOL_MF_MOVE));
+	EXPECT_EQ(self->nid, status);
+	EXPECT_EQ(0, file_number(pool_file(self->nid, "free_hugepages")));
+	ASSERT_EQ(0, put_pid(V2, 0));
+	kill_and_reap(self->pid);
+	self->pid = -1;
+	EXPECT_EQ(0, pool_set(ram_node(0), "0"));
 }
 
 /* Reclaim until half of the child's pages have left RAM. Those on the node */

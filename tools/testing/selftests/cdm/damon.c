@@ -38,13 +38,13 @@ FIXTURE_VARIANT(damon)
 
 FIXTURE_VARIANT_ADD(damon, denied)
 {
-	.caps = "migrate,reclaim,swap,thp",
+	.caps = "migrate,reclaim,swap,thp,hugetlb",
 	.allowed = false,
 };
 
 FIXTURE_VARIANT_ADD(damon, allowed)
 {
-	.caps = "migrate,reclaim,swap,thp,damon",
+	.caps = "migrate,reclaim,swap,thp,hugetlb,damon",
 	.allowed = true,
 };
 
@@ -63,6 +63,9 @@ FIXTURE_SETUP(damon)
 FIXTURE_TEARDOWN_PARENT(damon)
 {
 	damon_stop();
+	pool_set(ram_node(0), "0");
+	if (cdm_node() >= 0)
+		pool_set(cdm_node(), "0");
 	settings_restore();
 }
 
@@ -144,6 +147,72 @@ TEST_F_TIMEOUT(damon, watches_virtual, CDM_TIMEOUT)
 		  sees_accesses(_metadata, "vaddr", self->device,
 				(unsigned long)self->device, NR * PAGE_SIZE,
 				&self->stop, variant->allowed));
+}
+
+static char *huge_page_on(int nid)
+{
+	char *addr;
+
+	if (pool_set(nid, "1"))
+		return NULL;
+	addr = map_huge(1, MAP_NORESERVE);
+	if (addr == MAP_FAILED ||
+	    bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(nid), 0))
+		return NULL;
+	fill_page(addr, SEED);
+	return page_node(addr) == nid ? addr : NULL;
+}
+
+TEST_F_TIMEOUT(damon, watches_hugetlb, CDM_TIMEOUT)
+{
+	char *device = huge_page_on(self->nid), *ordinary = huge_page_on(self->ram);
+
+	ASSERT_NE(NULL, device);
+	ASSERT_NE(NULL, ordinary);
+	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", ordinary,
+				  (unsigned long)ordinary, HUGE, &self->stop, true));
+	EXPECT_EQ(variant->allowed,
+		  sees_accesses(_metadata, "vaddr", device, (unsigned long)device,
+				HUGE, &self->stop, variant->allowed));
+	munmap(device, HUGE);
+	munmap(ordinary, HUGE);
+}
+
+/* It does not even look at what it would not touch. */
+TEST_F_TIMEOUT(damon, counts, CDM_TIMEOUT)
+{
+	char * const huge[] = {
+		large_folios_on(HUGE >> 10, self->nid, SEED),
+		large_folios_on(HUGE >> 10, self->ram, SEED),
+	};
+	struct {
+		const char *addr;
+		size_t size;
+		bool device;
+	} ranges[] = {
+		{ self->ordinary, NR * PAGE_SIZE, false },
+		{ self->device, NR * PAGE_SIZE, true },
+		{ huge[1], HUGE, false },
+		{ huge[0], HUGE, true },
+	};
+	size_t i;
+
+	ASSERT_NE(NULL, huge[0]);
+	ASSERT_NE(NULL, huge[1]);
+	for (i = 0; i < ARRAY_SIZE(ranges); i++) {
+		ASSERT_EQ(0, damon_start("vaddr", (unsigned long)ranges[i].addr,
+					 ranges[i].size, "stat", -1, 0));
+		ASSERT_EQ(0, damon_only_anon());
+		if (variant->allowed || !ranges[i].device) {
+			EXPECT_TRUE(wait_for(damon_passed() > 0));
+		} else {
+			EXPECT_TRUE(wait_for(damon_tried() > 10 * (long long)HUGE));
+			EXPECT_EQ(0, damon_passed());
+		}
+	}
+	damon_stop();
+	munmap(huge[0], HUGE);
+	munmap(huge[1], HUGE);
 }
 
 TEST_F_TIMEOUT(damon, watches_physical, CDM_TIMEOUT)

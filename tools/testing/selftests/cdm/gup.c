@@ -296,6 +296,22 @@ TEST_F_TIMEOUT(gup_folio, long_pins, CDM_TIMEOUT)
 	}
 }
 
+/* A huge page of a pool that nobody has touched: the pin is the first to want it. */
+TEST_F_TIMEOUT(gup_folio, long_pin_of_untouched, CDM_TIMEOUT)
+{
+	bool moves = variant->gup && variant->migrate && !variant->longterm;
+	bool works = variant->gup && (variant->longterm || variant->migrate);
+	char *addr = map_huge(1, MAP_NORESERVE);
+
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	EXPECT_EQ(works ? HUGE_NR : 0,
+		  gup_gets(PIN_LONGTERM_BENCHMARK, addr, HUGE_NR, FOLL_WRITE));
+	EXPECT_EQ(moves ? 0 : HUGE_NR,
+		  pages_on(addr, HUGE_NR, PAGE_SIZE, self->nid));
+	munmap(addr, HUGE);
+}
+
 /* Direct I/O: the device of the block layer reads or writes the page itself */
 TEST_F_TIMEOUT(gup, direct_io, CDM_TIMEOUT)
 {
@@ -710,9 +726,16 @@ struct probed {
 	bool restored;
 };
 
-/* A nop of five bytes is what the kernel makes a call of; ret */
-static const unsigned char probed_code[] = { 0x0f, 0x1f, 0x44, 0x00, 0x00, 0xc3 };
+/*
+ * The nop that the kernel makes a call of, of which the last five bytes are then
+ * not as they were; ret
+ */
+static const unsigned char probed_code[] = {
+	0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00, 0xc3,
+};
 
+#define PREFIX	5
+#define LEA	0x48	/* The first byte of what stands there instead */
 #define HITS	8
 
 static struct probed probe(int nid)
@@ -757,7 +780,7 @@ static struct probed probe(int nid)
 	probed.code = READ_ONCE(*code);
 	close(event);
 	probed.disarmed = READ_ONCE(*semaphore);
-	probed.restored = !memcmp(code, probed_code, sizeof(probed_code));
+	probed.restored = !memcmp(code, probed_code, PREFIX);
 	munmap(code, PAGE_SIZE);
 	munmap(semaphore, PAGE_SIZE);
 	return probed;
@@ -774,7 +797,7 @@ TEST_F_TIMEOUT(gup, uprobe, CDM_TIMEOUT)
 	ASSERT_EQ(self->ram, ordinary.nodes[1]);
 	ASSERT_EQ(1, ordinary.armed);
 	ASSERT_EQ(HITS, ordinary.hits);
-	ASSERT_NE(probed_code[0], ordinary.code);
+	ASSERT_EQ(LEA, ordinary.code);
 	ASSERT_EQ(0, ordinary.disarmed);
 	ASSERT_TRUE(ordinary.restored);
 

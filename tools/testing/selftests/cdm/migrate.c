@@ -7,10 +7,12 @@
 #include <fcntl.h>
 #include <string.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
+#include "../../../../lib/test_hmm_uapi.h"
 #include "cdm_util.h"
 
 #define NR	((size_t)128)
@@ -53,6 +55,7 @@ FIXTURE_SETUP(migrate)
 
 FIXTURE_TEARDOWN_PARENT(migrate)
 {
+	unload_module("test_hmm");
 	settings_restore();
 }
 
@@ -70,6 +73,61 @@ TEST_F_TIMEOUT(migrate, move_pages_out, CDM_TIMEOUT)
 	EXPECT_EQ(NR, count_status(self->status, NR, expected));
 	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, where));
 	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+}
+
+/* Let another driver take the pages into memory that no CPU can reach. */
+static int to_private_memory(int fd, char *pages, size_t nr)
+{
+	struct hmm_dmirror_cmd cmd = { .addr = (unsigned long)pages, .npages = nr };
+	int ret = 0;
+
+	cmd.ptr = (unsigned long)malloc(nr * PAGE_SIZE);
+	if (!cmd.ptr || ioctl(fd, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd))
+		ret = -errno;
+	free((void *)(unsigned long)cmd.ptr);
+	return ret;
+}
+
+/* Device-private memory takes pages by migrate_vma_setup(), in its own way. */
+TEST_F_TIMEOUT(migrate, private_memory, CDM_TIMEOUT)
+{
+	const size_t sizes[] = { NR, HUGE_NR };
+	char *device, *ordinary;
+	size_t i, nr;
+	int fd;
+
+	ASSERT_EQ(self->nid, cdm_node_up(variant->allowed ? "migrate,thp" : "thp"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
+	ASSERT_EQ(0, load_module("test_hmm", ""));
+	fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		nr = sizes[i];
+		if (nr == HUGE_NR) {
+			device = large_folios_on(HUGE >> 10, self->nid, SEED);
+			ordinary = large_folios_on(HUGE >> 10, self->ram, SEED);
+		} else {
+			device = filled_pages_on(nr, self->nid, SEED);
+			ordinary = filled_pages_on(nr, self->ram, SEED);
+		}
+		ASSERT_NE(NULL, device);
+		ASSERT_NE(NULL, ordinary);
+		/* Control */
+		EXPECT_EQ(0, to_private_memory(fd, ordinary, nr));
+		EXPECT_EQ(0, pages_on(ordinary, nr, PAGE_SIZE, self->ram));
+		EXPECT_EQ(nr, pages_intact(ordinary, nr, PAGE_SIZE, SEED));
+
+		EXPECT_EQ(variant->allowed ? 0 : -ENOENT,
+			  to_private_memory(fd, device, nr));
+		EXPECT_EQ(variant->allowed ? 0 : nr,
+			  pages_on(device, nr, PAGE_SIZE, self->nid));
+		/* Who touches them gets them back, to where the policy says. */
+		EXPECT_EQ(nr, pages_intact(device, nr, PAGE_SIZE, SEED));
+		EXPECT_EQ(nr, pages_on(device, nr, PAGE_SIZE, self->nid));
+		unmap_pages(device, nr);
+		unmap_pages(ordinary, nr);
+	}
+	close(fd);
 }
 
 /* move_pages() from RAM to the device */
