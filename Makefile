@@ -16,6 +16,7 @@ help:
 	@echo '  make objcmp       with CDM=n: is the code of every touched object as it was?'
 	@echo '  make bench        what it costs: instructions against the base kernel'
 	@echo '  make bench-check  do the results of make bench stay within the budget?'
+	@echo '  make gates        open each gate of the kernel: does a test fail for it?'
 	@echo "  make test-mm      the kernel's own mm selftests, against the base kernel's results"
 	@echo '  make soak         stressors against devices that come and go, for SECONDS=600'
 	@echo '  make lint         checkpatch, rustfmt, clippy, sparse, kernel-doc, shellcheck'
@@ -31,6 +32,7 @@ help:
 	@echo
 	@echo '  KDIR=DIR          take the source of Linux 7.3 from DIR'
 	@echo '  BENCH="--boots 1" make bench: options of tools/cdm/bench/bench'
+	@echo '  GATES="gup.c"     make gates: only the gates in files of such names'
 	@echo '  TESTS="a b"       make test: only these kselftests; test-mm: these categories'
 
 setup:
@@ -54,6 +56,9 @@ vm: setup
 
 test-mm: setup
 	@$(T)/test-mm $(TESTS)
+
+gates: setup
+	@$(T)/gates/gates $(GATES)
 
 soak: setup
 	@$(T)/soak $(or $(SECONDS),600)
@@ -92,4 +97,4 @@ clean:
 distclean:
 	@$(T)/clean --all
 
-.PHONY: help setup run test test-mm shell vm objcmp soak lint kernel refresh steps series clean distclean
+.PHONY: help setup run test gates test-mm shell vm objcmp soak lint kernel refresh steps series clean distclean
