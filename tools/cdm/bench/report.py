@@ -146,7 +146,7 @@ def scale(results):
                       label=label, marker="os^DX"[i], markersize=4, linewidth=1.4)
     axes.set_title("instructions per page, % more than with one node")
     axes.set_xlabel("CDM nodes")
-    axes.set_ylim(-2, 2)
+    axes.set_ylim(-5, 5)
     axes.legend()
 
     axes = grid[0][1]
@@ -168,10 +168,10 @@ def scale(results):
             if series:
                 lines(axes, [(f"fault, {NAMES[config]}", series, config, "-")], "fault")
                 lines(axes, [(f"NUMA scan, {NAMES[config]}", series, config, "--")], "scan")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
         axes.set_title("instructions per page")
         axes.set_xlabel(title)
-        axes.legend()
+        axes.legend(loc="center right")
     figure.tight_layout()
     return svg(figure)
 
