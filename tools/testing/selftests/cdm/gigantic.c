@@ -10,7 +10,7 @@
 #include "kselftest_harness.h"
 #include "cdm_util.h"
 
-#define SIZE		(1UL << 30)
+#define SIZE		((size_t)1024 << 20)
 #define SIZE_NR		(SIZE / PAGE_SIZE)
 #define POOL		"hugepages-1048576kB"
 #define GLOBAL		"/sys/kernel/mm/hugepages/"
