@@ -505,7 +505,11 @@ int cdm_memory_online(struct cdm_memory *mem)
 				 cdm_online_block);
 	if (ret)
 		return ret;
-	return online.bytes == mem->size ? 0 : -EIO;
+	if (online.bytes != mem->size)
+		return -EIO;
+	/* It was the device here before that kswapd may have given up on. */
+	kswapd_clear_hopeless(NODE_DATA(mem->nid), KSWAPD_CLEAR_HOPELESS_OTHER);
+	return 0;
 }
 
 static unsigned int cdm_block_index(const struct cdm_memory *mem,

@@ -388,6 +388,24 @@ static int beggar(void *arg)
 	}
 }
 
+/* Has kswapd failed so often that it waits for others to make room? */
+static bool kswapd_gave_up(int nid)
+{
+	char line[256];
+	int node = -1, hopeless = 0;
+	FILE *f = fopen("/proc/zoneinfo", "r");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, "Node ", 5))
+			node = strtol(line + 5, NULL, 10);
+		if (node == nid && strstr(line, "node_unreclaimable:"))
+			hopeless |= strtol(strchr(line, ':') + 1, NULL, 10);
+	}
+	if (f)
+		fclose(f);
+	return hopeless;
+}
+
 /*
  * The node is full. Where pages can be swapped out, kswapd and direct reclaim
  * make room for who needs some. Where not, he gets SIGBUS, as of every full
@@ -443,10 +461,43 @@ TEST_F_TIMEOUT(reclaim, node_full, CDM_TIMEOUT)
 		       (after - before) / 1000);
 		/* A tenth of it is not idle either, but no spinning. */
 		EXPECT_GT(200000000LL, after - before);
+		/* Where nothing may be reclaimed it has not even tried. */
+		EXPECT_EQ(variant->reclaim, kswapd_gave_up(self->nid));
 		expect_none_stolen();
 	}
 	EXPECT_EQ(killed, vm_event("oom_kill"));
 	unmap_pages(pages, nr);
+}
+
+/* What it has given up on leaves; the next device with the id is another one. */
+TEST_F_TIMEOUT(reclaim, kswapd_starts_anew, CDM_TIMEOUT)
+{
+	struct shared *shared = shared_page();
+	char *pages;
+	size_t nr;
+
+	if (!variant->caps || !variant->swap)
+		return;
+	ASSERT_NE(NULL, shared);
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up("migrate,reclaim"));
+	EXPECT_FALSE(kswapd_gave_up(self->nid));
+	nr = node_meminfo(self->nid, "MemFree") * 1024 / PAGE_SIZE - 64;
+	pages = map_pages_on(nr, self->nid);
+	ASSERT_NE(NULL, pages);
+	madvise(pages, nr * PAGE_SIZE, MADV_POPULATE_WRITE);
+	shared->nid = self->nid;
+	shared->nr = 8 * MB / PAGE_SIZE;
+	self->child = spawn(beggar, shared);
+	ASSERT_LT(0, self->child);
+	EXPECT_TRUE(wait_for(kswapd_gave_up(self->nid)));
+
+	kill_and_reap(self->child);
+	self->child = 0;
+	unmap_pages(pages, nr);
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(variant->caps));
+	EXPECT_FALSE(kswapd_gave_up(self->nid));
 }
 
 /* nodeN/reclaim */
