@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Capability "hugetlb", pages of 1 GiB: this guest has a device of that size, and
+ * Capability "hugetlb", pages of 1 GiB: this guest has a device of two such, and
  * an ordinary one in the pool from its boot on.
  */
 #include <stdio.h>
@@ -71,7 +71,7 @@ static char *map_gigantic(int flags)
 FIXTURE_SETUP(gigantic)
 {
 	ASSERT_FALSE(cdm_control());
-	ASSERT_EQ(SIZE, cdm_device(0)->size);
+	ASSERT_EQ(2 * SIZE, cdm_device(0)->size);
 	self->nid = cdm_node_up(variant->caps);
 	ASSERT_LE(0, self->nid);
 	self->ram = ram_node(0);
@@ -111,10 +111,10 @@ TEST_F_TIMEOUT(gigantic, pool, CDM_TIMEOUT)
 	EXPECT_EQ(variant->allowed ? SIZE_NR : 0, use.huge);
 	expect_ordinary();
 
-	/* There is no second one. */
+	/* There is no third one. */
 	EXPECT_EQ(variant->allowed ? 0 : -EOPNOTSUPP,
-		  file_write(gigantic_file(self->nid, "nr_hugepages"), "2"));
-	EXPECT_EQ(variant->allowed,
+		  file_write(gigantic_file(self->nid, "nr_hugepages"), "3"));
+	EXPECT_EQ(variant->allowed ? 2 : 0,
 		  file_number(gigantic_file(self->nid, "nr_hugepages")));
 
 	EXPECT_EQ(0, file_write(gigantic_file(self->nid, "nr_hugepages"), "0"));
@@ -154,6 +154,45 @@ TEST_F_TIMEOUT(gigantic, demoted, CDM_TIMEOUT)
 	EXPECT_EQ(variant->allowed ? SIZE / HUGE : 0, pool_size(self->nid));
 	EXPECT_EQ(1, file_number(GLOBAL POOL "/resv_hugepages"));
 	munmap(addr, SIZE);
+	expect_ordinary();
+}
+
+/* Free ones of 2 MiB, of which no pool but the node's knows, get out of the way. */
+TEST_F_TIMEOUT(gigantic, small_ones_in_it, CDM_TIMEOUT)
+{
+	size_t nr = 2 * SIZE / HUGE, i, kept = 0;
+	unsigned long gib[2];
+	char *addr, *page[2];
+
+	EXPECT_EQ(0, file_write(gigantic_file(self->nid, "nr_hugepages"), "0"));
+	if (!variant->allowed)
+		return;
+	/* All of them are in the pool; two stay, of which each GiB has one. */
+	ASSERT_EQ(0, pool_set(self->nid, "1024"));
+	nr = pool_size(self->nid);
+	ASSERT_LT(SIZE / HUGE, nr);
+	addr = map_huge(nr, MAP_NORESERVE);
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, bind_pages(addr, nr * HUGE_NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	for (i = 0; i < nr && kept < 2; i++) {
+		addr[i * HUGE] = 1;
+		gib[kept] = page_pfn(addr + i * HUGE) / SIZE_NR;
+		if (!kept || gib[kept] != gib[0])
+			page[kept++] = addr + i * HUGE;
+	}
+	ASSERT_EQ(2, kept);
+	for (i = 0; i < nr; i++)
+		if (addr + i * HUGE != page[0] && addr + i * HUGE != page[1])
+			ASSERT_EQ(0, munmap(addr + i * HUGE, HUGE));
+	ASSERT_EQ(0, pool_set(self->nid, "2"));
+	ASSERT_EQ(0, munmap(page[0], HUGE));
+	ASSERT_EQ(0, munmap(page[1], HUGE));
+	ASSERT_EQ(2, file_number(pool_file(self->nid, "free_hugepages")));
+	expect_ordinary();
+
+	EXPECT_EQ(0, file_write(gigantic_file(self->nid, "nr_hugepages"), "1"));
+	EXPECT_EQ(1, file_number(gigantic_file(self->nid, "nr_hugepages")));
+	EXPECT_EQ(2, pool_size(self->nid));
 	expect_ordinary();
 }
 

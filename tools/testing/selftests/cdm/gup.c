@@ -703,6 +703,10 @@ TEST_F_TIMEOUT(gup, shared_futex, CDM_TIMEOUT)
 	EXPECT_EQ(-1, syscall(SYS_futex, word, FUTEX_WAIT, 1, NULL, NULL, 0));
 	EXPECT_EQ(EAGAIN, errno);
 	ASSERT_EQ(0, mprotect(pages, PAGE_SIZE, PROT_READ | PROT_WRITE));
+	/* To change it needs that. */
+	EXPECT_EQ(0, syscall(SYS_futex, word, FUTEX_WAKE_OP, 1, 1, word + 1,
+			     FUTEX_OP(FUTEX_OP_ADD, 7, FUTEX_OP_CMP_EQ, 0)));
+	EXPECT_EQ(7, word[1]);
 	child = spawn(wait_for_futex, word);
 	ASSERT_LT(0, child);
 	/* The child sleeps: one waits, and is woken */

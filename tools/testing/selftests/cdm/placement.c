@@ -241,6 +241,34 @@ static int run_self(const char *mode, int nid)
 	return reap(pid);
 }
 
+/*
+ * A node that only who lists it may name: without a cpuset nobody does, whoever
+ * had named it before.
+ */
+TEST_F_TIMEOUT(placement, listed, CDM_TIMEOUT)
+{
+	char access[64], *addr, *next;
+
+	snprintf(access, sizeof(access), NODE_SYSFS "/node%d/cdm_access", self->nid);
+	addr = map_pages_on(2 * NR, self->nid);
+	ASSERT_NE(NULL, addr);
+	next = map_pages(NR);
+	ASSERT_NE(NULL, next);
+	fill_pages(addr, NR, PAGE_SIZE, SEED);
+	EXPECT_EQ(NR, pages_on(addr, NR, PAGE_SIZE, self->nid));
+
+	ASSERT_EQ(0, setting(access, "listed"));
+	EXPECT_EQ(-EINVAL, bind_pages(next, NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	fill_pages(addr, 2 * NR, PAGE_SIZE, SEED);
+	EXPECT_EQ(NR, pages_on(addr, 2 * NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(2 * NR, pages_intact(addr, 2 * NR, PAGE_SIZE, SEED));
+
+	ASSERT_EQ(0, setting(access, "all"));
+	EXPECT_EQ(0, bind_pages(next, NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	fill_pages(next, NR, PAGE_SIZE, SEED);
+	EXPECT_EQ(NR, pages_on(next, NR, PAGE_SIZE, self->nid));
+}
+
 TEST_F_TIMEOUT(placement, numa_alloc_onnode, CDM_TIMEOUT)
 {
 	EXPECT_EQ(0, run_self("libnuma", self->nid));

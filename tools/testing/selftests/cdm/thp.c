@@ -232,6 +232,56 @@ TEST_F_TIMEOUT(thp, collapse_mixed, CDM_TIMEOUT)
 	}
 }
 
+/* Pages of a memfd, the first half of them on @first and the others on @second */
+static char *shared_pages(int first, int second)
+{
+	int fd = memfd_create("cdm", 0);
+	char *addr;
+
+	if (fd < 0 || ftruncate(fd, HUGE))
+		return NULL;
+	addr = map_huge_range(1);
+	if (!addr || mmap(addr, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			  fd, 0) == MAP_FAILED)
+		return NULL;
+	close(fd);
+	if (bind_pages(addr, NR / 2, MPOL_BIND, NODE_BIT(first), 0) ||
+	    bind_pages(addr + HUGE / 2, NR / 2, MPOL_BIND, NODE_BIT(second), 0))
+		return NULL;
+	fill_pages(addr, NR, PAGE_SIZE, SEED);
+	/* One VMA again, as a range that may be collapsed is */
+	if (bind_pages(addr, NR, MPOL_DEFAULT, 0, 0) || madvise(addr, HUGE, MADV_HUGEPAGE))
+		return NULL;
+	return addr;
+}
+
+/* The same of shared memory, whose pages no page table needs to have */
+TEST_F_TIMEOUT(thp, collapse_shared, CDM_TIMEOUT)
+{
+	self->other = shared_pages(self->ram, self->ram);
+	ASSERT_NE(NULL, self->other);
+	ASSERT_EQ(0, huge_pages(self->other));
+	EXPECT_TRUE(collapse(self->other));
+	EXPECT_EQ(NR, huge_pages(self->other));
+	EXPECT_EQ(NR, pages_on(self->other, NR, PAGE_SIZE, self->ram));
+	EXPECT_EQ(NR, pages_intact(self->other, NR, PAGE_SIZE, SEED));
+
+	self->pages = shared_pages(self->nid, self->ram);
+	ASSERT_NE(NULL, self->pages);
+	EXPECT_EQ(!variant->caps, collapse(self->pages));
+	EXPECT_EQ(variant->caps ? 0 : NR, huge_pages(self->pages));
+	if (variant->caps)
+		EXPECT_EQ(NR / 2, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+
+	self->pages = shared_pages(self->nid, self->nid);
+	ASSERT_NE(NULL, self->pages);
+	EXPECT_EQ(variant->allowed, collapse(self->pages));
+	EXPECT_EQ(variant->allowed ? NR : 0, huge_pages(self->pages));
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
+}
+
 /*
  * khugepaged meets ranges of all kinds, those with the device first. What is
  * ordinary memory alone it collapses in spite of them.
