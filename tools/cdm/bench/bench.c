@@ -1247,7 +1247,7 @@ static void scale_nodes(void)
 			touch(addr, BATCH);
 		}
 		file_write("/proc/sys/kernel/numa_balancing", "0");
-		for (i = 0, forked = -1UL; i < 4; i++) {
+		for (i = 0, forked = -1UL; i < 32; i++) {
 			unsigned long began = ticks();
 
 			pid = fork();
@@ -1440,6 +1440,7 @@ int main(void)
 	check(module >= 0);
 
 	if (!strcmp(mode, "scale")) {
+		file_write("/sys/devices/system/memory/auto_online_blocks", "online_movable");
 		run(&nodes_of_scale);
 		run(&sizes_of_scale);
 		goto done;

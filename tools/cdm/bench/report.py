@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt  # noqa: E402  pylint: disable=wrong-import-posi
 
 # Of Okabe and Ito: told apart by everybody
 COLOURS = {"base": "#000000", "cdm-0": "#56b4e9", "cdm-1": "#0072b2", "cdm-8": "#009e73",
-           "flag": "#d55e00", "kmem": "#777777", "kmem-8": "#aaaaaa", "scale": "#0072b2"}
+           "flag": "#d55e00", "kmem": "#777777", "kmem-8": "#aaaaaa"}
 MARKERS = {"base": "s", "cdm-0": "o", "cdm-1": "D", "cdm-8": "^", "flag": "X", "kmem": "s",
-           "kmem-8": "P", "scale": "o"}
+           "kmem-8": "P"}
 NAMES = {"base": "pristine kernel", "cdm-0": "CDM, no node", "cdm-1": "CDM, one node",
          "cdm-8": "CDM, eight nodes", "flag": "flag of the VMA", "kmem": "ordinary node (kmem)",
          "kmem-8": "eight ordinary nodes"}
@@ -134,27 +134,33 @@ def scale(results):
     points = results.get("scale", {})
     figure, grid = plt.subplots(2, 2, figsize=(10.4, 6.2))
 
+    def grown(axes, config, series, field, scale, **style):
+        """What a field comes to with more of something, from the first on"""
+        xy = sorted((int(n), float(fields[field])) for n, fields in
+                    points.get(config, {}).get(series, {}).items()
+                    if int(n) and float(fields.get(field, 0)))
+        if xy:
+            axes.plot([n for n, _ in xy], [scale(v, xy[0][1]) for _, v in xy],
+                      markersize=4, linewidth=1.4, **style)
+
+    kinds = (("scale", "", "-"), ("scale-kmem", ", ordinary nodes", ":"))
     axes = grid[0][0]
-    nodes = points.get("scale", {}).get("nodes", {})
     for i, (field, label) in enumerate((("fault", "fault"), ("fork", "fork"),
                                         ("gup", "get_user_pages_fast"), ("scan", "NUMA scan"),
                                         ("fault_dev", "fault on the last device"))):
-        xy = sorted((int(n), float(fields[field])) for n, fields in nodes.items()
-                    if int(n) and float(fields.get(field, 0)))
-        if xy:
-            axes.plot([n for n, _ in xy], [v / xy[0][1] * 100 - 100 for _, v in xy],
-                      label=label, marker="os^DX"[i], markersize=4, linewidth=1.4)
+        for config, kind, line in kinds if field in ("fork", "fault_dev") else kinds[:1]:
+            grown(axes, config, "nodes", field, lambda v, first: v / first * 100 - 100,
+                  label=label + kind, marker="os^DX"[i], color=f"C{i}", linestyle=line)
     axes.set_title("instructions per page, % more than with one node")
-    axes.set_xlabel("CDM nodes")
-    axes.set_ylim(-5, 5)
+    axes.set_xlabel("nodes of devices")
+    axes.set_ylim(-5, 16)
     axes.legend()
 
     axes = grid[0][1]
-    sizes = points.get("scale", {}).get("size", {})
-    for field, label in (("register", "register"), ("unregister", "unregister")):
-        xy = sorted((int(n), float(fields[field]) / 1e6) for n, fields in sizes.items())
-        if xy:
-            axes.plot(*zip(*xy), label=label, marker="o", markersize=4, linewidth=1.4)
+    for i, (field, label) in enumerate((("register", "register"), ("unregister", "unregister"))):
+        for config, kind, line in kinds:
+            grown(axes, config, "size", field, lambda v, _: v / 1e6,
+                  label=label + kind, marker="os"[i], color=f"C{i}", linestyle=line)
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
     axes.set_title("million instructions per GiB")

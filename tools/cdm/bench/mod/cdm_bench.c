@@ -8,9 +8,11 @@
 #endif
 #include <linux/fs.h>
 #include <linux/kprobes.h>
+#include <linux/memory_hotplug.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/range.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <asm/tsc.h>
@@ -172,14 +174,35 @@ static int bench_unregister(struct cdm_bench *b)
 	return cdm_unregister_node(b->nr);
 }
 #else
+/* An ordinary node instead, of the same memory, as dax/kmem makes them */
+static struct range ordinary[MAX_NUMNODES];
+
 static int bench_register(struct cdm_bench *b)
 {
-	return -EOPNOTSUPP;
+	int nid, ret;
+
+	for_each_node(nid)
+		if (!node_state(nid, N_MEMORY))
+			break;
+	if (nid >= MAX_NUMNODES)
+		return -ENOSPC;
+	ret = add_memory_driver_managed(nid, b->addr, b->nr,
+					"System RAM (cdm_bench)", MHP_NONE);
+	if (ret)
+		return ret;
+	ordinary[nid] = (struct range){ b->addr, b->addr + b->nr - 1 };
+	b->done = nid;
+	return 0;
 }
 
 static int bench_unregister(struct cdm_bench *b)
 {
-	return -EOPNOTSUPP;
+	struct range *range;
+
+	if (b->nr >= MAX_NUMNODES)
+		return -EINVAL;
+	range = &ordinary[b->nr];
+	return offline_and_remove_memory(range->start, range_len(range));
 }
 #endif
 

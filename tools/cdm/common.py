@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the programs here that boot guests have in common."""
+
+import os
+import sys
+import threading
+import time
+
+TOOLS = os.path.dirname(os.path.realpath(__file__))
+REPO = os.path.dirname(os.path.dirname(TOOLS))
+BUILD = os.environ.get("CDM_BUILD") or os.path.join(REPO, "build")
+START = int(os.environ.setdefault("CDM_START", str(int(time.time()))))
+
+# So many guests run at a time: an emulated one keeps one or two CPUs busy, mostly one.
+GUESTS = 2
+
+
+def stage(message):
+    t = int(time.time()) - START
+    print(f"[{t // 60:3}:{t % 60:02}] {message}", file=sys.stderr, flush=True)
+
+
+def guest_options():
+    """The options of tools/cdm/vm for each kselftest program that needs some."""
+    options = {}
+    with open(os.path.join(TOOLS, "guests"), encoding="ascii") as f:
+        for line in f:
+            words = line.partition("#")[0].split()
+            if words:
+                options[words[0]] = tuple(words[1:])
+    return options
+
+
+def in_groups(programs, options, most):
+    """(options, programs) of guests: even shares of what runs in the same, at most so many."""
+    groups = {}
+    for program in programs:
+        groups.setdefault(options.get(program, ()), []).append(program)
+    for vm_options, group in groups.items():
+        shares = -(-len(group) // most)
+        yield from ((vm_options, group[i::shares]) for i in range(shares))
+
+
+def in_lanes(work, run):
+    """run(item) for each item of work, some at a time; it may add to work."""
+    def lane():
+        while True:
+            try:
+                item = work.pop(0)
+            except IndexError:
+                return
+            run(item)
+
+    lanes = [threading.Thread(target=lane) for _ in range(GUESTS)]
+    for thread in lanes:
+        thread.start()
+    for thread in lanes:
+        thread.join()
