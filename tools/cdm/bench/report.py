@@ -153,8 +153,8 @@ def scale(results):
                   label=label + kind, marker="os^DX"[i], color=f"C{i}", linestyle=line)
     axes.set_title("instructions per page, % more than with one node")
     axes.set_xlabel("nodes of devices")
-    axes.set_ylim(-5, 16)
-    axes.legend()
+    axes.set_ylim(-5, 24)
+    axes.legend(loc="upper left")
 
     axes = grid[0][1]
     for i, (field, label) in enumerate((("register", "register"), ("unregister", "unregister"))):
@@ -177,7 +177,7 @@ def scale(results):
         axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
         axes.set_title("instructions per page")
         axes.set_xlabel(title)
-        axes.legend(loc="center right")
+        axes.legend(loc=(0.02, 0.08))
     figure.tight_layout()
     return svg(figure)
 
