@@ -101,7 +101,7 @@ TRACE_EVENT(cdm_node,
 		__assign_str(cause);
 	),
 
-	TP_printk("nid=%d event=%s start=0x%llx size=0x%llx allow=%s error=%d cause=\"%s\"",
+	TP_printk("nid=%d event=%s start=0x%llx size=0x%llx allow=%s error=%d cause=%s",
 		  __entry->nid, show_cdm_node_event(__entry->event),
 		  __entry->start, __entry->size, show_cdm_caps(__entry->allow),
 		  __entry->error, __get_str(cause))
