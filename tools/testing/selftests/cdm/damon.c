@@ -178,6 +178,21 @@ TEST_F_TIMEOUT(damon, watches_hugetlb, CDM_TIMEOUT)
 	munmap(ordinary, HUGE);
 }
 
+TEST_F_TIMEOUT(damon, watches_huge, CDM_TIMEOUT)
+{
+	char *device = large_folios_on(HUGE >> 10, self->nid, SEED);
+	char *ordinary = large_folios_on(HUGE >> 10, self->ram, SEED);
+
+	ASSERT_NE(NULL, device);
+	ASSERT_NE(NULL, ordinary);
+	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", ordinary,
+				  (unsigned long)ordinary, HUGE, &self->stop, true));
+	EXPECT_EQ(variant->allowed,
+		  sees_accesses(_metadata, "vaddr", device, (unsigned long)device,
+				HUGE, &self->stop, variant->allowed));
+	EXPECT_EQ(HUGE_NR, pages_with(device, HUGE_NR, PAGE_SIZE, KPF_THP));
+}
+
 /* It does not even look at what it would not touch. */
 TEST_F_TIMEOUT(damon, counts, CDM_TIMEOUT)
 {

@@ -33,6 +33,7 @@
 
 #define NR		((size_t)32)
 #define SEED		0x6009UL
+#define CORE_SEED	0xc04e000UL
 #define SCRATCH		"/scratch/cdm-gup"
 
 FIXTURE(gup)
@@ -831,7 +832,7 @@ TEST_F_TIMEOUT(gup, core_dump, CDM_TIMEOUT)
 {
 	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	const unsigned long *needle = (unsigned long *)self->pages;
-	bool found = false;
+	size_t found = 0;
 	struct stat st;
 	char *core;
 	size_t i;
@@ -840,6 +841,8 @@ TEST_F_TIMEOUT(gup, core_dump, CDM_TIMEOUT)
 
 	ASSERT_EQ(0, setting("/proc/sys/kernel/core_pattern", SCRATCH));
 	ASSERT_EQ(0, setting("/proc/sys/kernel/core_uses_pid", "0"));
+	/* The ordinary pages are in the core, too, and have had the same content. */
+	fill_pages(self->pages, NR, PAGE_SIZE, CORE_SEED);
 	child = fork();
 	ASSERT_LE(0, child);
 	if (!child) {
@@ -855,10 +858,10 @@ TEST_F_TIMEOUT(gup, core_dump, CDM_TIMEOUT)
 	ASSERT_EQ(0, fstat(fd, &st));
 	core = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	ASSERT_NE(MAP_FAILED, core);
-	for (i = 0; i + PAGE_SIZE <= (size_t)st.st_size && !found; i += PAGE_SIZE)
-		found = *(unsigned long *)(core + i) == *needle &&
-			page_is(core + i, SEED);
-	EXPECT_TRUE(found);
+	for (i = 0; i + NR * PAGE_SIZE <= (size_t)st.st_size && !found; i += PAGE_SIZE)
+		if (*(unsigned long *)(core + i) == *needle)
+			found = pages_intact(core + i, NR, PAGE_SIZE, CORE_SEED);
+	EXPECT_EQ(NR, found);
 }
 
 TEST_HARNESS_MAIN

@@ -208,6 +208,29 @@ TEST_F_TIMEOUT(placement, migrate_pages, CDM_TIMEOUT)
 	EXPECT_EQ(NR, t->intact);
 }
 
+/* Who has no privileges: each node that he may name is one that he may move to. */
+static int unprivileged(void *arg)
+{
+	unsigned long ram = node_list("has_memory"), device = NODE_BIT(*(int *)arg);
+	char *addr = map_pages(NR);
+
+	if (!addr || setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+		return 1;
+	fill_pages(addr, NR, PAGE_SIZE, SEED);
+	if (migrate_pages(0, 64, &ram, &device) < 0)
+		return errno;
+	/* What others use, too, as the program's text, is left where it is. */
+	return pages_intact(addr, NR, PAGE_SIZE, SEED) == NR ? 0 : 2;
+}
+
+TEST_F_TIMEOUT(placement, migrate_pages_unprivileged, CDM_TIMEOUT)
+{
+	unsigned long allocations = node_allocations(self->nid);
+
+	EXPECT_EQ(0, reap(spawn(unprivileged, &self->nid)));
+	EXPECT_LE(allocations + NR, node_allocations(self->nid));
+}
+
 /*
  * libnuma, which uses MPOL_PREFERRED_MANY for this and ignores errors. It looks
  * at the nodes when it is loaded, so this is a new program.

@@ -169,6 +169,33 @@ TEST_F_TIMEOUT(registration, good, CDM_TIMEOUT)
 	}
 }
 
+/* Whatever the admin has new memory become, a device's is movable. */
+TEST_F_TIMEOUT(registration, online_policies, CDM_TIMEOUT)
+{
+	static const char * const policies[] = {
+		"offline", "online", "online_kernel", "online_movable",
+	};
+	const struct device *dev = cdm_device(0);
+	unsigned long long size;
+	char path[128], text[64];
+	size_t i;
+
+	ASSERT_LT(0, file_read(MEMORY_SYSFS "/block_size_bytes", text, sizeof(text)));
+	size = strtoull(text, NULL, 16);
+	for (i = 0; i < ARRAY_SIZE(policies); i++) {
+		ASSERT_EQ(0, setting(MEMORY_SYSFS "/auto_online_blocks", policies[i]));
+		EXPECT_EQ(0, do_register(&self->good)) {
+			TH_LOG("with the policy %s", policies[i]);
+		}
+		ASSERT_LE(0, cdm_node());
+		snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%llu/valid_zones",
+			 (unsigned long long)(dev->start / size));
+		ASSERT_LT(0, file_read(path, text, sizeof(text)));
+		EXPECT_STREQ("Movable", strtok(text, "\n"));
+		EXPECT_EQ(0, do_unregister(cdm_node()));
+	}
+}
+
 TEST_F_TIMEOUT(registration, bad_range, CDM_TIMEOUT)
 {
 	expect_refused(-EINVAL, "start between blocks",
