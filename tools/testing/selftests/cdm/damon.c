@@ -163,17 +163,25 @@ static char *huge_page_on(int nid)
 	return page_node(addr) == nid ? addr : NULL;
 }
 
+/* The same of one huge page on the device, and one in RAM as a control */
+#define expect_watched(device, ordinary)				\
+do {									\
+	ASSERT_NE(NULL, device);					\
+	ASSERT_NE(NULL, ordinary);					\
+	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", ordinary,		\
+				  (unsigned long)ordinary, HUGE,	\
+				  &self->stop, true));			\
+	EXPECT_EQ(variant->allowed,					\
+		  sees_accesses(_metadata, "vaddr", device,		\
+				(unsigned long)device, HUGE,		\
+				&self->stop, variant->allowed));	\
+} while (0)
+
 TEST_F_TIMEOUT(damon, watches_hugetlb, CDM_TIMEOUT)
 {
 	char *device = huge_page_on(self->nid), *ordinary = huge_page_on(self->ram);
 
-	ASSERT_NE(NULL, device);
-	ASSERT_NE(NULL, ordinary);
-	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", ordinary,
-				  (unsigned long)ordinary, HUGE, &self->stop, true));
-	EXPECT_EQ(variant->allowed,
-		  sees_accesses(_metadata, "vaddr", device, (unsigned long)device,
-				HUGE, &self->stop, variant->allowed));
+	expect_watched(device, ordinary);
 	munmap(device, HUGE);
 	munmap(ordinary, HUGE);
 }
@@ -183,13 +191,7 @@ TEST_F_TIMEOUT(damon, watches_huge, CDM_TIMEOUT)
 	char *device = large_folios_on(HUGE >> 10, self->nid, SEED);
 	char *ordinary = large_folios_on(HUGE >> 10, self->ram, SEED);
 
-	ASSERT_NE(NULL, device);
-	ASSERT_NE(NULL, ordinary);
-	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", ordinary,
-				  (unsigned long)ordinary, HUGE, &self->stop, true));
-	EXPECT_EQ(variant->allowed,
-		  sees_accesses(_metadata, "vaddr", device, (unsigned long)device,
-				HUGE, &self->stop, variant->allowed));
+	expect_watched(device, ordinary);
 	EXPECT_EQ(HUGE_NR, pages_with(device, HUGE_NR, PAGE_SIZE, KPF_THP));
 }
 

@@ -265,8 +265,8 @@ static int run_self(const char *mode, int nid)
 }
 
 /*
- * A node that only who lists it may name: without a cpuset nobody does, whoever
- * had named it before.
+ * A node that only who lists it may name, and no cpuset does: not even who had
+ * named it before gets another page.
  */
 TEST_F_TIMEOUT(placement, listed, CDM_TIMEOUT)
 {

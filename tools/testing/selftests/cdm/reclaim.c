@@ -388,6 +388,18 @@ static int beggar(void *arg)
 	}
 }
 
+/* Nearly all pages of the node, so that it is below every watermark */
+static char *fill_node(int nid, size_t *nr)
+{
+	char *pages;
+
+	*nr = node_meminfo(nid, "MemFree") * 1024 / PAGE_SIZE - 64;
+	pages = map_pages_on(*nr, nid);
+	if (pages)
+		madvise(pages, *nr * PAGE_SIZE, MADV_POPULATE_WRITE);
+	return pages;
+}
+
 /* Has kswapd failed so often that it waits for others to make room? */
 static bool kswapd_gave_up(int nid)
 {
@@ -423,11 +435,8 @@ TEST_F_TIMEOUT(reclaim, node_full, CDM_TIMEOUT)
 	if (!variant->caps)
 		return;		/* would fill the machine; see isolation.c */
 	ASSERT_NE(NULL, shared);
-	nr = node_meminfo(self->nid, "MemFree") * 1024 / PAGE_SIZE - 64;
-	pages = map_pages_on(nr, self->nid);
+	pages = fill_node(self->nid, &nr);
 	ASSERT_NE(NULL, pages);
-	/* Below every watermark */
-	madvise(pages, nr * PAGE_SIZE, MADV_POPULATE_WRITE);
 	shared->nid = self->nid;
 	shared->nr = 8 * MB / PAGE_SIZE;
 	self->child = spawn(filler, shared);
@@ -482,10 +491,8 @@ TEST_F_TIMEOUT(reclaim, kswapd_starts_anew, CDM_TIMEOUT)
 	ASSERT_EQ(0, cdm_node_down());
 	ASSERT_EQ(self->nid, cdm_node_up("migrate,reclaim"));
 	EXPECT_FALSE(kswapd_gave_up(self->nid));
-	nr = node_meminfo(self->nid, "MemFree") * 1024 / PAGE_SIZE - 64;
-	pages = map_pages_on(nr, self->nid);
+	pages = fill_node(self->nid, &nr);
 	ASSERT_NE(NULL, pages);
-	madvise(pages, nr * PAGE_SIZE, MADV_POPULATE_WRITE);
 	shared->nid = self->nid;
 	shared->nr = 8 * MB / PAGE_SIZE;
 	self->child = spawn(beggar, shared);
