@@ -137,16 +137,24 @@ static bool sees_accesses(struct __test_metadata *_metadata, const char *ops,
 	return seen > 0;
 }
 
+/* The same of memory on the device and, as a control, of as much in RAM */
+static void expect_watched(struct __test_metadata *_metadata,
+			   const char *device, const char *ordinary,
+			   size_t size, bool *stop, bool allowed)
+{
+	ASSERT_NE(NULL, device);
+	ASSERT_NE(NULL, ordinary);
+	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", ordinary,
+				  (unsigned long)ordinary, size, stop, true));
+	EXPECT_EQ(allowed,
+		  sees_accesses(_metadata, "vaddr", device,
+				(unsigned long)device, size, stop, allowed));
+}
+
 TEST_F_TIMEOUT(damon, watches_virtual, CDM_TIMEOUT)
 {
-	/* Control: it sees ordinary pages of this process */
-	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", self->ordinary,
-				  (unsigned long)self->ordinary,
-				  NR * PAGE_SIZE, &self->stop, true));
-	EXPECT_EQ(variant->allowed,
-		  sees_accesses(_metadata, "vaddr", self->device,
-				(unsigned long)self->device, NR * PAGE_SIZE,
-				&self->stop, variant->allowed));
+	expect_watched(_metadata, self->device, self->ordinary, NR * PAGE_SIZE,
+		       &self->stop, variant->allowed);
 }
 
 static char *huge_page_on(int nid)
@@ -163,25 +171,12 @@ static char *huge_page_on(int nid)
 	return page_node(addr) == nid ? addr : NULL;
 }
 
-/* The same of one huge page on the device, and one in RAM as a control */
-#define expect_watched(device, ordinary)				\
-do {									\
-	ASSERT_NE(NULL, device);					\
-	ASSERT_NE(NULL, ordinary);					\
-	EXPECT_TRUE(sees_accesses(_metadata, "vaddr", ordinary,		\
-				  (unsigned long)ordinary, HUGE,	\
-				  &self->stop, true));			\
-	EXPECT_EQ(variant->allowed,					\
-		  sees_accesses(_metadata, "vaddr", device,		\
-				(unsigned long)device, HUGE,		\
-				&self->stop, variant->allowed));	\
-} while (0)
-
 TEST_F_TIMEOUT(damon, watches_hugetlb, CDM_TIMEOUT)
 {
 	char *device = huge_page_on(self->nid), *ordinary = huge_page_on(self->ram);
 
-	expect_watched(device, ordinary);
+	expect_watched(_metadata, device, ordinary, HUGE, &self->stop,
+		       variant->allowed);
 	munmap(device, HUGE);
 	munmap(ordinary, HUGE);
 }
@@ -191,7 +186,8 @@ TEST_F_TIMEOUT(damon, watches_huge, CDM_TIMEOUT)
 	char *device = large_folios_on(HUGE >> 10, self->nid, SEED);
 	char *ordinary = large_folios_on(HUGE >> 10, self->ram, SEED);
 
-	expect_watched(device, ordinary);
+	expect_watched(_metadata, device, ordinary, HUGE, &self->stop,
+		       variant->allowed);
 	EXPECT_EQ(HUGE_NR, pages_with(device, HUGE_NR, PAGE_SIZE, KPF_THP));
 }
 
