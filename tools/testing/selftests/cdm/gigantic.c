@@ -97,7 +97,6 @@ FIXTURE_TEARDOWN_PARENT(gigantic)
 		file_write(gigantic_file(cdm_node(), "nr_hugepages"), "0");
 		pool_set(cdm_node(), "0");
 	}
-	cdm_node_down();
 	settings_restore();
 }
 
