@@ -17,7 +17,8 @@ GUESTS = 2
 
 def stage(message):
     t = int(time.time()) - START
-    print(f"[{t // 60:3}:{t % 60:02}] {message}", file=sys.stderr, flush=True)
+    # In one piece: two lanes of guests may say something at once.
+    print(f"[{t // 60:3}:{t % 60:02}] {message}\n", end="", file=sys.stderr, flush=True)
 
 
 def guest_options():
