@@ -179,6 +179,70 @@ TEST_F_TIMEOUT(accounting, registered, CDM_TIMEOUT)
 	expect_same(_metadata, &self->before, &after, SLACK_COMING);
 }
 
+/* Of the device's zone, in KiB: what it keeps free, which is a lot by then */
+static long long kept_free(int nid)
+{
+	char line[256], zone[16];
+	long long kept = -1, nr;
+	int node = -1;
+	FILE *f;
+
+	f = fopen("/proc/zoneinfo", "r");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Node %d, zone %15s", &node, zone) == 2)
+			continue;
+		if (node == nid && !strcmp(zone, "Movable") &&
+		    sscanf(line, " low %lld", &nr) == 1)
+			kept = nr * (long long)PAGE_SIZE / 1024;
+	}
+	fclose(f);
+	return kept;
+}
+
+/* KiB, beyond what is free, that can be had without swapping */
+static long long to_be_had(void)
+{
+	char text[8192], *free, *available;
+
+	if (file_read("/proc/meminfo", text, sizeof(text)) <= 0)
+		return -1;
+	free = strstr(text, "MemFree:");
+	available = strstr(text, "MemAvailable:");
+	if (!free || !available)
+		return -1;
+	return strtoll(strchr(available, ':') + 1, NULL, 10) -
+	       strtoll(strchr(free, ':') + 1, NULL, 10);
+}
+
+/*
+ * What a zone keeps free is taken off MemAvailable, once of what is free and
+ * once of the page cache if there is more of that; what the device's keeps is not.
+ */
+TEST_F_TIMEOUT(accounting, reserves, CDM_TIMEOUT)
+{
+	int fd = open("/scratch", O_RDWR | O_TMPFILE, 0600);
+	long long with, kept;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
+	self->pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
+			   MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(0, fsync(fd));
+	ASSERT_EQ(0, setting("/proc/sys/vm/watermark_scale_factor", "300"));
+	kept = kept_free(self->nid);
+	with = to_be_had();
+	ASSERT_EQ(0, cdm_node_down());
+	expect_about(_metadata, "MemAvailable - MemFree", to_be_had(), with,
+		     kept / 2);
+	/* Positive control: it keeps the three percent */
+	EXPECT_LT((long long)cdm_device(0)->size / 1024 * 3 / 100, kept);
+	close(fd);
+}
+
 TEST_F_TIMEOUT(accounting, filled, CDM_TIMEOUT)
 {
 	long long free = node_meminfo(self->nid, "MemFree");

@@ -812,7 +812,7 @@ static const struct way {
 	{ "MADV_PAGEOUT, swap", ask_pageout, "swap", .caller = "shrink_folio_list",
 	  .needs = true },
 	{ "nr_hugepages", ask_pool, "hugetlb", .caller = "hugepages_store" },
-	{ "huge page of a pool", ask_pool_page, "hugetlb" },
+	{ "huge page of a pool", ask_pool_page, "hugetlb", .caller = "mpol_huge_devices" },
 	{ "huge page", ask_huge_page, "thp", .caller = "alloc_pages" },
 	{ "MADV_COLLAPSE", ask_collapse, "thp", .caller = "collapse" },
 	{ "vmsplice", ask_reference, "gup", .caller = "gup" },

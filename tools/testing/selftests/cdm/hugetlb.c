@@ -852,6 +852,11 @@ TEST_F_TIMEOUT(hugetlb_page, moves, CDM_TIMEOUT)
 	move_to(self->other, 1, HUGE, self->nid, status);
 	EXPECT_EQ(variant->allowed ? self->nid : -EOPNOTSUPP, status[0]);
 	EXPECT_EQ(variant->allowed ? 1 : 0, huge_on(self->other, 1, self->nid));
+	/* By a policy: nobody asks before there is a page for it. */
+	EXPECT_EQ(variant->allowed ? 0 : -EIO,
+		  bind_huge(self->other, 1, MPOL_BIND, self->nid,
+			    MPOL_MF_MOVE | MPOL_MF_STRICT));
+	EXPECT_EQ(variant->allowed ? 1 : 0, huge_on(self->other, 1, self->nid));
 	EXPECT_EQ(HUGE_NR, pages_intact(self->addr, HUGE_NR, PAGE_SIZE, SEED));
 	EXPECT_EQ(HUGE_NR, pages_intact(self->other, HUGE_NR, PAGE_SIZE, SEED));
 }

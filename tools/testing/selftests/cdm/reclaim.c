@@ -8,6 +8,7 @@
  * All of it with both LRUs, and as a control on an ordinary node.
  */
 #include <fcntl.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -505,6 +506,73 @@ TEST_F_TIMEOUT(reclaim, kswapd_starts_anew, CDM_TIMEOUT)
 	ASSERT_EQ(0, cdm_node_down());
 	ASSERT_EQ(self->nid, cdm_node_up(variant->caps));
 	EXPECT_FALSE(kswapd_gave_up(self->nid));
+}
+
+static sigjmp_buf again;
+
+static void on_sigbus(int sig)
+{
+	(void)sig;
+	siglongjmp(again, 1);
+}
+
+/* Keeps asking for huge pages that are not there. */
+static int huge_beggar(void *arg)
+{
+	struct sigaction action = {
+		.sa_handler = on_sigbus,
+		.sa_flags = SA_NODEFER,
+	};
+	struct shared *shared = arg;
+	char *addr = map_huge_range(1);
+
+	if (!addr || sigaction(SIGBUS, &action, NULL) ||
+	    madvise(addr, HUGE, MADV_HUGEPAGE) ||
+	    bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(shared->nid), 0))
+		return 1;
+	for (;;) {
+		if (!sigsetjmp(again, 1))
+			WRITE_ONCE(*addr, 1);
+		madvise(addr, HUGE, MADV_DONTNEED);
+		shared->filled++;
+		usleep(1000);
+	}
+}
+
+/*
+ * Who asks for a huge page wakes kswapd, for it is compaction's turn then. On a
+ * node that allows compaction alone kswapd has nothing to do, and does not try.
+ */
+TEST_F_TIMEOUT(reclaim, kswapd_not_for_compaction, CDM_TIMEOUT)
+{
+	struct shared *shared = shared_page();
+	char *pages;
+	size_t nr;
+
+	if (!variant->caps || variant->swap)
+		return;
+	ASSERT_NE(NULL, shared);
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "madvise"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/defrag", "defer"));
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(variant->reclaim ?
+					 "migrate,thp,compaction,reclaim" :
+					 "migrate,thp,compaction"));
+	pages = fill_node(self->nid, &nr);
+	ASSERT_NE(NULL, pages);
+	shared->nid = self->nid;
+	self->child = spawn(huge_beggar, shared);
+	ASSERT_LT(0, self->child);
+	if (variant->reclaim) {
+		/* Positive control: this one tries, in vain, until it gives up */
+		EXPECT_TRUE(wait_for(kswapd_gave_up(self->nid)));
+	} else {
+		EXPECT_TRUE(wait_for(shared->filled > 1000));
+		EXPECT_FALSE(kswapd_gave_up(self->nid));
+	}
+	kill_and_reap(self->child);
+	self->child = 0;
+	unmap_pages(pages, nr);
 }
 
 /* nodeN/reclaim */
