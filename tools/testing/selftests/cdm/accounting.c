@@ -67,22 +67,12 @@ static long long system_meminfo(const char *field)
 static long long on_cpu_lists(void)
 {
 	unsigned long ordinary = node_list("has_memory");
-	long long pages = 0, nr;
-	int nid = 0;
-	char line[256];
-	FILE *f;
+	long long pages = 0;
+	int nid;
 
-	f = fopen("/proc/zoneinfo", "r");
-	if (!f)
-		return 0;
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "Node %d, zone", &nid) == 1)
-			continue;
-		if (sscanf(line, " count: %lld", &nr) == 1 &&
-		    ordinary & NODE_BIT(nid))
-			pages += nr;
-	}
-	fclose(f);
+	for (nid = 0; nid < 64; nid++)
+		if (ordinary & NODE_BIT(nid))
+			pages += node_zoneinfo(nid, NULL, "count:");
 	return pages * (long long)PAGE_SIZE / 1024;
 }
 
@@ -179,41 +169,30 @@ TEST_F_TIMEOUT(accounting, registered, CDM_TIMEOUT)
 	expect_same(_metadata, &self->before, &after, SLACK_COMING);
 }
 
-/* Of the device's zone, in KiB: what it keeps free, which is a lot by then */
-static long long kept_free(int nid)
-{
-	char line[256], zone[16];
-	long long kept = -1, nr;
-	int node = -1;
-	FILE *f;
-
-	f = fopen("/proc/zoneinfo", "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "Node %d, zone %15s", &node, zone) == 2)
-			continue;
-		if (node == nid && !strcmp(zone, "Movable") &&
-		    sscanf(line, " low %lld", &nr) == 1)
-			kept = nr * (long long)PAGE_SIZE / 1024;
-	}
-	fclose(f);
-	return kept;
-}
-
 /* KiB, beyond what is free, that can be had without swapping */
 static long long to_be_had(void)
 {
-	char text[8192], *free, *available;
+	return system_meminfo("MemAvailable") - system_meminfo("MemFree");
+}
 
-	if (file_read("/proc/meminfo", text, sizeof(text)) <= 0)
-		return -1;
-	free = strstr(text, "MemFree:");
-	available = strstr(text, "MemAvailable:");
-	if (!free || !available)
-		return -1;
-	return strtoll(strchr(available, ':') + 1, NULL, 10) -
-	       strtoll(strchr(free, ':') + 1, NULL, 10);
+/* Page cache in RAM, which need not be written any more */
+static char *clean_file(void)
+{
+	int fd = open("/scratch", O_RDWR | O_TMPFILE, 0600);
+	char *pages = MAP_FAILED;
+
+	if (fd >= 0 && !ftruncate(fd, NR * PAGE_SIZE))
+		pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
+			     MAP_SHARED, fd, 0);
+	if (pages != MAP_FAILED)
+		fill_pages(pages, NR, PAGE_SIZE, SEED);
+	if (pages != MAP_FAILED && fsync(fd)) {
+		munmap(pages, NR * PAGE_SIZE);
+		pages = MAP_FAILED;
+	}
+	if (fd >= 0)
+		close(fd);
+	return pages;
 }
 
 /*
@@ -222,25 +201,18 @@ static long long to_be_had(void)
  */
 TEST_F_TIMEOUT(accounting, reserves, CDM_TIMEOUT)
 {
-	int fd = open("/scratch", O_RDWR | O_TMPFILE, 0600);
 	long long with, kept;
 
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
-	self->pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
-			   MAP_SHARED, fd, 0);
+	self->pages = clean_file();
 	ASSERT_NE(MAP_FAILED, self->pages);
-	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
-	ASSERT_EQ(0, fsync(fd));
 	ASSERT_EQ(0, setting("/proc/sys/vm/watermark_scale_factor", "300"));
-	kept = kept_free(self->nid);
+	kept = node_zoneinfo(self->nid, NULL, "low") * (long long)PAGE_SIZE / 1024;
 	with = to_be_had();
 	ASSERT_EQ(0, cdm_node_down());
 	expect_about(_metadata, "MemAvailable - MemFree", to_be_had(), with,
 		     kept / 2);
 	/* Positive control: it keeps the three percent */
 	EXPECT_LT((long long)cdm_device(0)->size / 1024 * 3 / 100, kept);
-	close(fd);
 }
 
 TEST_F_TIMEOUT(accounting, filled, CDM_TIMEOUT)
@@ -260,18 +232,12 @@ TEST_F_TIMEOUT(accounting, filled, CDM_TIMEOUT)
 /* Page cache that was moved there is not RAM's to give back, or to make dirty */
 TEST_F_TIMEOUT(accounting, page_cache, CDM_TIMEOUT)
 {
-	int fd = open("/scratch", O_RDWR | O_TMPFILE, 0600);
 	struct system after;
 	long left;
 	size_t i;
 
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
-	self->pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
-			   MAP_SHARED, fd, 0);
+	self->pages = clean_file();
 	ASSERT_NE(MAP_FAILED, self->pages);
-	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
-	ASSERT_EQ(0, fsync(fd));
 	/*
 	 * Who writes back may hold some for a moment, and what was huge is
 	 * mapped anew. A page that is held keeps what follows it in its batch.
@@ -290,7 +256,6 @@ TEST_F_TIMEOUT(accounting, page_cache, CDM_TIMEOUT)
 	/* Positive control */
 	EXPECT_LE((long long)NR * 4,
 		  node_meminfo(self->nid, "FilePages"));
-	close(fd);
 }
 
 /* Of memory.numa_stat: the bytes of anonymous memory on a node */

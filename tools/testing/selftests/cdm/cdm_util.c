@@ -123,6 +123,36 @@ long long node_meminfo(int nid, const char *field)
 }
 
 /*
+ * A field of /proc/zoneinfo ("low", "count:"), in the unit that it has there: of
+ * one zone of the node, or NULL for the sum of all
+ */
+long long node_zoneinfo(int nid, const char *zone, const char *field)
+{
+	size_t len = strlen(field);
+	char line[256], name[32];
+	bool wanted = false;
+	long long sum = 0;
+	const char *text;
+	int node;
+	FILE *f;
+
+	f = fopen("/proc/zoneinfo", "r");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Node %d, zone %31s", &node, name) == 2) {
+			wanted = node == nid && (!zone || !strcmp(zone, name));
+			continue;
+		}
+		text = line + strspn(line, " ");
+		if (wanted && !strncmp(text, field, len) && text[len] == ' ')
+			sum += strtoll(text + len, NULL, 10);
+	}
+	fclose(f);
+	return sum;
+}
+
+/*
  * How many allocations the node has ever served. It counts in the allocator,
  * so a page that came and went between two looks is seen too.
  */

@@ -107,6 +107,7 @@ int file_write(const char *path, const char *text);
 long long file_number(const char *path);
 long long vm_event(const char *name);
 long long node_meminfo(int nid, const char *field);
+long long node_zoneinfo(int nid, const char *zone, const char *field);
 unsigned long node_allocations(int nid);
 long long node_event(int nid, const char *name);
 long long node_denied(int nid, const char *cap);

@@ -8,7 +8,6 @@
  * All of it with both LRUs, and as a control on an ordinary node.
  */
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -404,19 +403,7 @@ static char *fill_node(int nid, size_t *nr)
 /* Has kswapd failed so often that it waits for others to make room? */
 static bool kswapd_gave_up(int nid)
 {
-	char line[256];
-	int node = -1, hopeless = 0;
-	FILE *f = fopen("/proc/zoneinfo", "r");
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, "Node ", 5))
-			node = strtol(line + 5, NULL, 10);
-		if (node == nid && strstr(line, "node_unreclaimable:"))
-			hopeless |= strtol(strchr(line, ':') + 1, NULL, 10);
-	}
-	if (f)
-		fclose(f);
-	return hopeless;
+	return node_zoneinfo(nid, NULL, "node_unreclaimable:") > 0;
 }
 
 /*
@@ -508,31 +495,17 @@ TEST_F_TIMEOUT(reclaim, kswapd_starts_anew, CDM_TIMEOUT)
 	EXPECT_FALSE(kswapd_gave_up(self->nid));
 }
 
-static sigjmp_buf again;
-
-static void on_sigbus(int sig)
-{
-	(void)sig;
-	siglongjmp(again, 1);
-}
-
 /* Keeps asking for huge pages that are not there. */
 static int huge_beggar(void *arg)
 {
-	struct sigaction action = {
-		.sa_handler = on_sigbus,
-		.sa_flags = SA_NODEFER,
-	};
 	struct shared *shared = arg;
 	char *addr = map_huge_range(1);
 
-	if (!addr || sigaction(SIGBUS, &action, NULL) ||
-	    madvise(addr, HUGE, MADV_HUGEPAGE) ||
+	if (!addr || madvise(addr, HUGE, MADV_HUGEPAGE) ||
 	    bind_pages(addr, HUGE_NR, MPOL_BIND, NODE_BIT(shared->nid), 0))
 		return 1;
 	for (;;) {
-		if (!sigsetjmp(again, 1))
-			WRITE_ONCE(*addr, 1);
+		madvise(addr, HUGE, MADV_POPULATE_WRITE);
 		madvise(addr, HUGE, MADV_DONTNEED);
 		shared->filled++;
 		usleep(1000);
@@ -540,8 +513,8 @@ static int huge_beggar(void *arg)
 }
 
 /*
- * Who asks for a huge page wakes kswapd, for it is compaction's turn then. On a
- * node that allows compaction alone kswapd has nothing to do, and does not try.
+ * Who asks for a huge page wakes kswapd, too, where compaction may make one. If
+ * nothing may be reclaimed, it has nothing to do there, and does not try.
  */
 TEST_F_TIMEOUT(reclaim, kswapd_not_for_compaction, CDM_TIMEOUT)
 {
