@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What can be made here: 'make' prints it. The work is done by tools/cdm/*.
+# What can be made here: 'make' prints it. The work is done in tools/cdm/.
 
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 T := tools/cdm
@@ -36,38 +36,38 @@ help:
 	@echo '  TESTS="a b"       make test: only these kselftests; test-mm: these categories'
 
 setup:
-	@$(T)/setup
+	@$(T)/build/setup
 
 run:
-	@$(T)/run
+	@$(T)/guest/run
 
 test: setup
-	@$(T)/kernel test
-	@$(T)/kselftest
-	@$(T)/test $(TESTS)
+	@$(T)/build/kernel test
+	@$(T)/build/kselftest
+	@$(T)/check/test $(TESTS)
 
 shell: setup
-	@$(T)/kernel run
+	@$(T)/build/kernel run
 	@$(T)/vm
 
 vm: setup
-	@$(T)/kernel run
+	@$(T)/build/kernel run
 	@$(T)/vm -- sh -c '$(subst ','\'',$(CMD))'
 
 test-mm: setup
-	@$(T)/test-mm $(TESTS)
+	@$(T)/check/test-mm $(TESTS)
 
 gates: setup
 	@$(T)/gates/gates $(GATES)
 
 soak: setup
-	@$(T)/soak $(or $(SECONDS),600)
+	@$(T)/check/soak $(or $(SECONDS),600)
 
 lint: setup
-	@$(T)/lint
+	@$(T)/check/lint
 
 objcmp: setup
-	@$(T)/objcmp
+	@$(T)/check/objcmp
 
 bench: setup
 	@$(T)/bench/bench $(BENCH)
@@ -79,22 +79,22 @@ bench-doc:
 	@$(T)/bench/bench --doc Documentation/mm/cdm-cost.rst
 
 kernel: setup
-	@$(T)/kernel run
-	@$(T)/kernel test
+	@$(T)/build/kernel run
+	@$(T)/build/kernel test
 
 refresh: setup
-	@$(T)/refresh
+	@$(T)/build/refresh
 
 steps: setup
-	@$(T)/steps
+	@$(T)/build/steps
 
 series: setup
-	@$(T)/series
+	@$(T)/build/series
 
 clean:
-	@$(T)/clean
+	@$(T)/build/clean
 
 distclean:
-	@$(T)/clean --all
+	@$(T)/build/clean --all
 
 .PHONY: help setup run test gates test-mm shell vm objcmp soak lint kernel refresh steps series clean distclean

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The programs of tools/cdm/story, as one: what a user of the memory does, and
+ * The programs of tools/cdm/guest/story, as one: what a user of the memory does, and
  * what somebody does who is not. Prints what happened; exit status 0 if that is
  * what should have happened.
  *
@@ -435,7 +435,7 @@ static int stay(void)
 	there = pages_on(addr, NR_BIND, PAGE, nid);
 	printf("    A task has %lu pages on node %d.\n", there, nid);
 	fflush(stdout);
-	/* tools/cdm/story waits for this */
+	/* tools/cdm/guest/story waits for this */
 	fd = open("/run/story.ready", O_WRONLY | O_CREAT, 0600);
 	if (fd < 0)
 		die("/run/story.ready");

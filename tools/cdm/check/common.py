@@ -6,9 +6,11 @@ import sys
 import threading
 import time
 
-TOOLS = os.path.dirname(os.path.realpath(__file__))
+TOOLS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 REPO = os.path.dirname(os.path.dirname(TOOLS))
 BUILD = os.environ.get("CDM_BUILD") or os.path.join(REPO, "build")
+# For those who import this: how a guest is made, and its kernel's log read
+sys.path.append(os.path.join(TOOLS, "guest"))
 START = int(os.environ.setdefault("CDM_START", str(int(time.time()))))
 
 # So many guests run at a time: an emulated one keeps one or two CPUs busy, mostly one.
@@ -24,7 +26,7 @@ def stage(message):
 def guest_options():
     """The options of tools/cdm/vm for each kselftest program that needs some."""
     options = {}
-    with open(os.path.join(TOOLS, "guests"), encoding="ascii") as f:
+    with open(os.path.join(TOOLS, "check/guests"), encoding="ascii") as f:
         for line in f:
             words = line.partition("#")[0].split()
             if words:

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 # Directories. CDM_CACHE and CDM_BUILD can be set to work beside the usual ones.
-cdm_repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+cdm_repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd -P)
 cdm_cache=${CDM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cdm}
 mkdir -p "${CDM_BUILD:=$cdm_repo/build}"
 cdm_build=$(cd "$CDM_BUILD" && pwd -P)
@@ -69,8 +69,8 @@ inside_root() {
 # enter_root "$@": the calling script goes on inside the toolchain root
 enter_root() {
 	inside_root && return
-	"$cdm_tools/setup"
-	exec "$cdm_tools/in-root" "$0" "$@"
+	"$cdm_tools/build/setup"
+	exec "$cdm_tools/build/in-root" "$0" "$@"
 }
 
 # enter_toolchain "$@": the same, unless the user names an LLVM of this machine.
