@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What C calls: the driver interface of `include/linux/cdm.h`, and `mm/cdm/glue.c`.
+//! What C calls: the driver interface of `include/linux/cdm.h`, and what the C files of
+//! `mm/cdm/` ask.
 //!
-//! `EXPORT_SYMBOL_GPL()` for the former is in `glue.c`.
+//! `EXPORT_SYMBOL_GPL()` for the former is in `driver.c`.
 
 use crate::registry;
 use kernel::{

@@ -25,7 +25,7 @@ struct resource;
 /* Room for the names of all capabilities, see cdm_core_name_caps(). */
 #define CDM_NAMES_SIZE		256
 
-/* Who uses the pages of a node, in pages, see cdm_memory_count_users(). */
+/* Who uses the pages of a node, in pages, see cdm_count_users(). */
 struct cdm_users {
 	unsigned long anon;
 	unsigned long file;
@@ -44,19 +44,23 @@ struct cdm_limits {
 };
 
 /* C, called by Rust. */
+
+/* machine.c */
 struct cdm_limits cdm_limits(void);
 int cdm_expected_nid(u64 start);
 u32 cdm_nid_facts(int nid);
 bool cdm_range_is_write_back(u64 start, u64 size);
 
+/* words.c */
 int cdm_publish(int nid, u32 deny);
 void cdm_withdraw(int nid);
 void cdm_set_nameable(int nid, bool nameable);
-void cdm_show_attrs(int nid);
 
+/* driver.c */
 bool cdm_owner_get(struct module *owner);
 void cdm_owner_put(struct module *owner);
 
+/* hotplug.c */
 struct resource *cdm_region_request(u64 start, u64 size);
 void cdm_region_release(struct resource *res);
 int cdm_region_erase(struct resource *res);
@@ -69,8 +73,14 @@ void cdm_memory_free(struct cdm_memory *mem);
 int cdm_memory_add(struct cdm_memory *mem);
 int cdm_memory_online(struct cdm_memory *mem);
 int cdm_memory_remove(struct cdm_memory *mem);
-void cdm_memory_count_users(const struct cdm_memory *mem,
-			    struct cdm_users *users);
+
+unsigned int cdm_leave_timeout(void);
+
+/* census.c */
+void cdm_count_users(const struct resource *res, struct cdm_users *users);
+
+/* sysfs.c */
+void cdm_show_attrs(int nid);
 
 struct cdm_dir *cdm_dir_create(int nid, const char *state);
 void cdm_dir_set_state(struct cdm_dir *dir, const char *state);
@@ -78,14 +88,15 @@ int cdm_dir_set_device(struct cdm_dir *dir, struct device *dev);
 void cdm_dir_announce(struct cdm_dir *dir, u32 event);
 void cdm_dir_remove(struct cdm_dir *dir);
 
-unsigned int cdm_leave_timeout(void);
-
+/* denied.c */
 unsigned long cdm_denials_read(int nid, unsigned int bit);
 
 /* C, called by C. */
 int cdm_denials_attach(int nid);
 struct cdm_denials __percpu *cdm_denials_detach(int nid);
 void cdm_denials_free(struct cdm_denials __percpu *denials);
+
+void cdm_set_leave_timeout(unsigned int ms);
 
 /* Rust, called by C. */
 void cdm_core_init(void);

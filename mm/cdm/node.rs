@@ -87,6 +87,14 @@ impl Region {
         // SAFETY: By the type invariant.
         to_result(unsafe { bindings::cdm_region_erase(self.0.as_ptr()) })
     }
+
+    /// Counts who uses the pages of the memory in the range.
+    fn users(&self) -> Users {
+        let mut users = bindings::cdm_users::default();
+        // SAFETY: By the type invariant; `users` is valid for writes.
+        unsafe { bindings::cdm_count_users(self.0.as_ptr(), &mut users) };
+        Users(users)
+    }
 }
 
 impl Drop for Region {
@@ -230,15 +238,6 @@ impl Memory {
             self.present = false;
         }
         Ok(())
-    }
-
-    fn users(&self) -> Users {
-        let mut users = bindings::cdm_users::default();
-        if self.present {
-            // SAFETY: By the type invariant; `users` is valid for writes.
-            unsafe { bindings::cdm_memory_count_users(self.raw.as_ptr(), &mut users) };
-        }
-        Users(users)
     }
 }
 
@@ -417,7 +416,7 @@ impl Node {
 
     /// Who uses pages of the node.
     pub(crate) fn users(&self) -> Users {
-        self.memory.users()
+        self.region.users()
     }
 
     /// Takes the node down, or gives it back.

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Coherent device memory: the words that core mm reads.
+ *
+ * Masks of nodes, what each node denies, and the counts of pages that are left
+ * out of what there is for everybody. node.rs is the only writer, through
+ * cdm_publish(), cdm_set_nameable() and cdm_withdraw().
+ */
+#define pr_fmt(fmt) "cdm: " fmt
+
+#include <linux/cdm.h>
+#include <linux/cpuset.h>
+#include <linux/export.h>
+#include <linux/jump_label.h>
+#include <linux/mmzone.h>
+#include <linux/nodemask.h>
+#include <linux/printk.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/vmstat.h>
+
+#include "glue.h"
+
+u32 cdm_node_deny[MAX_NUMNODES] __read_mostly;
+EXPORT_SYMBOL_GPL(cdm_node_deny);
+
+nodemask_t cdm_nodes __read_mostly;
+EXPORT_SYMBOL_GPL(cdm_nodes);
+
+nodemask_t cdm_nameable_nodes __read_mostly;
+EXPORT_SYMBOL_GPL(cdm_nameable_nodes);
+
+/* cdm_access_store() writes it. */
+nodemask_t cdm_listed_nodes __read_mostly;
+
+nodemask_t cdm_known_nodes __read_mostly;
+
+DEFINE_STATIC_KEY_FALSE(cdm_enabled_key);
+EXPORT_SYMBOL_GPL(cdm_enabled_key);
+
+/**
+ * cdm_publish - make a node's mask known to core mm
+ * @nid: a node that has no page yet
+ * @deny: CDM_ALLOW_* bits that its driver did not allow
+ *
+ * Context: May sleep. Takes cpu_hotplug_lock, so not inside mem_hotplug_begin().
+ * Return: 0, or -ENOMEM and nothing has changed.
+ */
+int cdm_publish(int nid, u32 deny)
+{
+	int ret;
+
+	ret = cdm_denials_attach(nid);
+	if (ret)
+		return ret;
+	WRITE_ONCE(cdm_node_deny[nid], deny);
+	/* What was said of the last device with this number goes with it. */
+	node_clear(nid, cdm_listed_nodes);
+	node_set(nid, cdm_known_nodes);
+	node_set(nid, cdm_nodes);
+	static_branch_inc(&cdm_enabled_key);
+	return 0;
+}
+
+/**
+ * cdm_withdraw - undo cdm_publish()
+ * @nid: a node whose last page has gone
+ *
+ * Context: May sleep.
+ */
+void cdm_withdraw(int nid)
+{
+	struct cdm_denials __percpu *denials;
+
+	node_clear(nid, cdm_nodes);
+	denials = cdm_denials_detach(nid);
+	/*
+	 * A lockless walker may still look at a page that it saw before, or be
+	 * about to count.
+	 */
+	synchronize_rcu();
+	WRITE_ONCE(cdm_node_deny[nid], 0);
+	static_branch_dec(&cdm_enabled_key);
+	cdm_denials_free(denials);
+}
+
+void cdm_set_nameable(int nid, bool nameable)
+{
+	if (nameable)
+		node_set(nid, cdm_nameable_nodes);
+	else
+		node_clear(nid, cdm_nameable_nodes);
+}
+
+unsigned long __cdm_free_pages(void)
+{
+	unsigned long pages = 0;
+	int nid;
+
+	for_each_node_mask(nid, cdm_nodes)
+		pages += sum_zone_node_page_state(nid, NR_FREE_PAGES);
+	return pages;
+}
+
+unsigned long __cdm_file_pages(void)
+{
+	unsigned long pages = 0;
+	int nid;
+
+	for_each_node_mask(nid, cdm_nodes)
+		pages += node_page_state(NODE_DATA(nid), NR_ACTIVE_FILE) +
+			 node_page_state(NODE_DATA(nid), NR_INACTIVE_FILE);
+	return pages;
+}
+
+void __nodes_add_nameable(struct task_struct *task, nodemask_t *mask)
+{
+	nodemask_t nameable = cdm_nameable_nodes;
+
+	cpuset_cdm_nodes_allowed(task, &nameable);
+	nodes_or(*mask, *mask, nameable);
+}
+
+#define K(x) ((x) << (PAGE_SHIFT - 10))
+
+/**
+ * cdm_report_oom - say in an OOM report which nodes did not count
+ *
+ * Their memory may be free, and would not have helped: nobody gets it who does
+ * not name it, and who does is not the OOM killer's business.
+ *
+ * Context: Any.
+ */
+void cdm_report_oom(void)
+{
+	int nid;
+
+	for_each_node_mask(nid, cdm_nodes) {
+		struct zone *zone = NODE_DATA(nid)->node_zones + ZONE_MOVABLE;
+
+		pr_warn("Node %d does not count, it is a device's memory: free:%lukB managed:%lukB\n",
+			nid, K(zone_page_state(zone, NR_FREE_PAGES)),
+			K(zone_managed_pages(zone)));
+	}
+}
