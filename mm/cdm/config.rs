@@ -2,7 +2,10 @@
 
 //! What may be registered, and how a refusal reads in the log.
 
-use crate::trace;
+use crate::{
+    nid::Nid,
+    trace, //
+};
 use kernel::{
     bindings,
     cdm::{
@@ -24,31 +27,17 @@ pub(crate) struct Limits {
     pub(crate) last: u64,
 }
 
-impl Limits {
-    /// The limits of the machine that this runs on.
-    pub(crate) fn of_this_machine() -> Self {
-        // SAFETY: It reads what does not change after boot.
-        let limits = unsafe { bindings::cdm_limits() };
-        Self {
-            block: limits.block,
-            first: limits.first,
-            last: limits.last,
-        }
-    }
-}
-
 /// What a driver says about its memory, in a form that makes sense.
 ///
 /// # Invariants
 ///
 /// - `size` is not 0, `start + size` does not wrap.
 /// - `caps` breaks no rule.
-/// - `nid`, if there is one, is below `MAX_NUMNODES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     start: u64,
     size: u64,
-    nid: Option<i32>,
+    nid: Option<Nid>,
     caps: Caps,
     flags: u32,
 }
@@ -89,8 +78,7 @@ impl Config {
 
         let nid = match raw.nid {
             bindings::NUMA_NO_NODE => None,
-            nid if nid >= 0 && nid < bindings::MAX_NUMNODES as i32 => Some(nid),
-            nid => return Err(Refusal::NoSuchNid(nid)),
+            nid => Some(Nid::new(nid).ok_or(Refusal::NoSuchNid(nid))?),
         };
 
         // INVARIANT: All that the type promises was checked above.
@@ -119,7 +107,7 @@ impl Config {
     }
 
     /// The node id that the driver asked for.
-    pub(crate) fn nid(&self) -> Option<i32> {
+    pub(crate) fn nid(&self) -> Option<Nid> {
         self.nid
     }
 
@@ -182,19 +170,19 @@ pub(crate) enum Refusal {
     /// The machine says that the CPUs do not cache the range.
     NotWriteBack,
     /// No possible node has this id.
-    NoSuchNid(i32),
+    NoSuchNid(c_int),
     /// The node has memory.
-    NidHasMemory(i32),
+    NidHasMemory(Nid),
     /// The node has CPUs, or could get some.
-    NidHasCpus(i32),
+    NidHasCpus(Nid),
     /// The node is, or has just been, another driver's.
-    NidTaken(i32),
+    NidTaken(Nid),
     /// No node id is free.
     NoNid,
     /// The range, or a part of it, is another node's.
-    Overlap(i32),
+    Overlap(Nid),
     /// The range is an orphan's, who was registered in another way.
-    OrphanDiffers(i32),
+    OrphanDiffers(Nid),
     /// Somebody uses a part of the range for something else.
     RangeBusy,
     /// The driver's module is on its way out.
@@ -254,14 +242,15 @@ impl fmt::Display for Refusal {
             )),
             Self::NotWriteBack => f.write_str("the memory type is not write-back"),
             Self::NoSuchNid(nid) => write!(f, "node {nid} is not possible"),
-            Self::NidHasMemory(nid) => write!(f, "node {nid} has memory"),
-            Self::NidHasCpus(nid) => write!(f, "node {nid} has CPUs"),
-            Self::NidTaken(nid) => write!(f, "node {nid} is taken"),
+            Self::NidHasMemory(nid) => f.write_fmt(fmt!("node {} has memory", *nid)),
+            Self::NidHasCpus(nid) => f.write_fmt(fmt!("node {} has CPUs", *nid)),
+            Self::NidTaken(nid) => f.write_fmt(fmt!("node {} is taken", *nid)),
             Self::NoNid => f.write_str("no node id is free"),
-            Self::Overlap(nid) => write!(f, "the range overlaps node {nid}"),
-            Self::OrphanDiffers(nid) => {
-                write!(f, "orphaned node {nid} has the range, with another mask")
-            }
+            Self::Overlap(nid) => f.write_fmt(fmt!("the range overlaps node {}", *nid)),
+            Self::OrphanDiffers(nid) => f.write_fmt(fmt!(
+                "orphaned node {} has the range, with another mask",
+                *nid
+            )),
             Self::RangeBusy => f.write_str("the range is in use"),
             Self::OwnerLeaving => f.write_str("the module is being removed"),
             Self::HotplugBusy => f.write_str("memory hotplug is busy"),
@@ -374,7 +363,7 @@ mod tests {
         );
         assert_eq!(
             check(|raw| raw.nid = 0).map(|config| config.nid()),
-            Ok(Some(0))
+            Ok(Nid::new(0))
         );
     }
 

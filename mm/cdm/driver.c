@@ -8,7 +8,7 @@
 
 #include "glue.h"
 
-/* Defined in cdm_core.rs, which cannot export by itself. */
+/* Defined in exports.rs, which cannot export by itself. */
 EXPORT_SYMBOL_GPL(cdm_register_node);
 EXPORT_SYMBOL_GPL(cdm_unregister_node);
 EXPORT_SYMBOL_GPL(cdm_release_node);

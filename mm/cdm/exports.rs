@@ -5,7 +5,11 @@
 //!
 //! `EXPORT_SYMBOL_GPL()` for the former is in `driver.c`.
 
-use crate::registry;
+use crate::{
+    nid::Nid,
+    node::ThisMachine,
+    registry, //
+};
 use kernel::{
     bindings,
     cdm::{
@@ -37,7 +41,10 @@ unsafe extern "C" fn cdm_register_node(config: *const bindings::cdm_node_config)
     let config = unsafe { &*config };
 
     // SAFETY: The requirements on what `config` points to and names are the caller's.
-    unsafe { registry::register(config) }.unwrap_or_else(|refusal| refusal.errno().to_errno())
+    match unsafe { registry::register::<ThisMachine>(config) } {
+        Ok(nid) => nid.as_raw(),
+        Err(refusal) => refusal.errno().to_errno(),
+    }
 }
 
 /// Takes a node away if it can be done within the bound that
@@ -51,7 +58,10 @@ unsafe extern "C" fn cdm_register_node(config: *const bindings::cdm_node_config)
 /// None: `nid` may be anything.
 #[export]
 unsafe extern "C" fn cdm_unregister_node(nid: c_int) -> c_int {
-    from_result(|| registry::unregister(nid).map(|()| 0))
+    from_result(|| {
+        registry::unregister::<ThisMachine>(Nid::new(nid).ok_or(ENODEV)?)?;
+        Ok(0)
+    })
 }
 
 /// Takes a node away for a driver that cannot wait for it: if the one attempt fails, the node
@@ -64,7 +74,9 @@ unsafe extern "C" fn cdm_unregister_node(nid: c_int) -> c_int {
 /// None: `nid` may be anything.
 #[export]
 unsafe extern "C" fn cdm_release_node(nid: c_int) {
-    registry::release(nid);
+    if let Some(nid) = Nid::new(nid) {
+        registry::release::<ThisMachine>(nid);
+    }
 }
 
 /// Takes a node away for the administrator who wrote `unplugged` to its `state`.
@@ -74,7 +86,10 @@ unsafe extern "C" fn cdm_release_node(nid: c_int) {
 /// None: `nid` may be anything, and `dir` is compared, not followed.
 #[export]
 unsafe extern "C" fn cdm_core_unplug(nid: c_int, dir: *const bindings::cdm_dir) -> c_int {
-    from_result(|| registry::unplug(nid, dir).map(|()| 0))
+    from_result(|| {
+        registry::unplug::<ThisMachine>(Nid::new(nid).ok_or(ENODEV)?, dir)?;
+        Ok(0)
+    })
 }
 
 /// Writes the names of what is not denied, as a C string.
@@ -84,9 +99,13 @@ unsafe extern "C" fn cdm_core_unplug(nid: c_int, dir: *const bindings::cdm_dir) 
 /// `buf` must be valid for writes of `CDM_NAMES_SIZE` bytes.
 #[export]
 unsafe extern "C" fn cdm_core_name_caps(deny: u32, buf: *mut u8) {
-    // SAFETY: `buf` is valid for these writes by the safety requirements, and nobody else has it
-    // during the call.
-    let buf = unsafe { core::slice::from_raw_parts_mut(buf, bindings::CDM_NAMES_SIZE as usize) };
+    const SIZE: usize = bindings::CDM_NAMES_SIZE as usize;
+
+    // A slice must be initialized, and the callers' buffers come from the stack.
+    // SAFETY: `buf` is valid for these writes by the safety requirements.
+    unsafe { buf.write_bytes(0, SIZE) };
+    // SAFETY: `buf` is valid, was initialized, and nobody else has it during the call.
+    let buf = unsafe { core::slice::from_raw_parts_mut(buf, SIZE) };
 
     if let Some(mut out) = NullTerminatedFormatter::new(buf) {
         // The size is that of all names together, and more.
@@ -98,18 +117,21 @@ unsafe extern "C" fn cdm_core_name_caps(deny: u32, buf: *mut u8) {
 ///
 /// # Safety
 ///
-/// - `nid` must be a valid node id.
-/// - `buf` must be valid for writes of a page: it is the buffer of a sysfs show function.
+/// `buf` must be valid for writes of a page, and initialized: it is the buffer of a sysfs show
+/// function, which sysfs has cleared.
 #[export]
 unsafe extern "C" fn cdm_core_emit_denied(nid: c_int, buf: *mut u8) -> isize {
-    // SAFETY: `buf` is valid for writes of a page by the safety requirements, and nobody else has
-    // it during the call.
+    let Some(nid) = Nid::new(nid) else {
+        return ENODEV.to_errno() as isize;
+    };
+    // SAFETY: `buf` is valid and initialized by the safety requirements, and nobody else has it
+    // during the call.
     let buf = unsafe { core::slice::from_raw_parts_mut(buf, PAGE_SIZE) };
     let mut out = Formatter::new(buf);
 
     for cap in Cap::in_order() {
-        // SAFETY: `nid` is valid by the safety requirements.
-        let count = unsafe { bindings::cdm_denials_read(nid, cap.bit()) };
+        // SAFETY: A `Nid` is in range.
+        let count = unsafe { bindings::cdm_denials_read(nid.as_raw(), cap.bit()) };
         // All lines together are far shorter than a page.
         if out.write_fmt(fmt!("{} {}\n", cap, count)).is_err() {
             return EINVAL.to_errno() as isize;

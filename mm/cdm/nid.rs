@@ -5,33 +5,59 @@
 use crate::config::Refusal;
 use kernel::{
     bindings,
+    fmt,
     prelude::*, //
 };
 
-/// What a node id is used for; see `cdm_nid_facts()`.
-#[derive(Clone, Copy)]
-pub(crate) struct Facts(u32);
+/// A node id.
+///
+/// # Invariants
+///
+/// It is at least 0 and below `MAX_NUMNODES`: C takes it for an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nid(c_int);
 
-impl Facts {
-    /// What this machine uses `nid` for.
-    ///
-    /// The answer holds as long as nobody adds or removes memory.
-    pub(crate) fn of(nid: i32) -> Self {
-        if nid < 0 || nid >= bindings::MAX_NUMNODES as i32 {
-            return Self(0);
+impl Nid {
+    /// The number that comes from outside, if it is one of a node.
+    pub(crate) const fn new(nid: c_int) -> Option<Self> {
+        if nid >= 0 && nid < bindings::MAX_NUMNODES as c_int {
+            // INVARIANT: As it was checked.
+            Some(Self(nid))
+        } else {
+            None
         }
-        // SAFETY: `nid` is below `MAX_NUMNODES`.
-        Self(unsafe { bindings::cdm_nid_facts(nid) })
     }
 
+    /// The number, for C.
+    pub(crate) const fn as_raw(self) -> c_int {
+        self.0
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        // INVARIANT: By the range.
+        (0..bindings::MAX_NUMNODES as c_int).map(Self)
+    }
+}
+
+impl fmt::Display for Nid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What a node id is used for, in `CDM_NID_*` bits; see `cdm_nid_facts()`.
+#[derive(Clone, Copy)]
+pub(crate) struct Facts(pub(crate) u32);
+
+impl Facts {
     fn has(self, fact: u32) -> bool {
         self.0 & fact != 0
     }
 
     /// Why the node cannot become a device's, if it cannot.
-    fn obstacle(self, nid: i32) -> Option<Refusal> {
+    fn obstacle(self, nid: Nid) -> Option<Refusal> {
         if !self.has(bindings::CDM_NID_POSSIBLE) {
-            Some(Refusal::NoSuchNid(nid))
+            Some(Refusal::NoSuchNid(nid.as_raw()))
         } else if self.has(bindings::CDM_NID_HAS_CPUS) {
             Some(Refusal::NidHasCpus(nid))
         } else if self.has(bindings::CDM_NID_HAS_MEMORY) {
@@ -59,14 +85,14 @@ impl Facts {
 /// never another's is first. `had` is where the memory was that the node had last.
 pub(crate) fn choose(
     start: u64,
-    wanted: Option<i32>,
-    expected: Option<i32>,
-    facts: impl Fn(i32) -> Facts,
-    is_taken: impl Fn(i32) -> bool,
-    had: impl Fn(i32) -> Option<u64>,
-) -> Result<i32, Refusal> {
-    let usable = |nid: &i32| facts(*nid).obstacle(*nid).is_none() && !is_taken(*nid);
-    let is_fresh = |nid: &i32| usable(nid) && had(*nid).is_none();
+    wanted: Option<Nid>,
+    expected: Option<Nid>,
+    facts: impl Fn(Nid) -> Facts,
+    is_taken: impl Fn(Nid) -> bool,
+    had: impl Fn(Nid) -> Option<u64>,
+) -> Result<Nid, Refusal> {
+    let usable = |nid: &Nid| facts(*nid).obstacle(*nid).is_none() && !is_taken(*nid);
+    let is_fresh = |nid: &Nid| usable(nid) && had(*nid).is_none();
 
     if let Some(nid) = wanted {
         return match facts(nid).obstacle(nid) {
@@ -77,12 +103,15 @@ pub(crate) fn choose(
         };
     }
 
-    let all = || 0..bindings::MAX_NUMNODES as i32;
-    let initiators = || all().filter(|nid| facts(*nid).is_initiator());
-    let absent = || all().filter(|nid| !facts(*nid).is_online());
+    let initiators = || Nid::all().filter(|nid| facts(*nid).is_initiator());
+    let absent = || Nid::all().filter(|nid| !facts(*nid).is_online());
     expected
         .filter(usable)
-        .or_else(|| all().filter(|nid| had(*nid) == Some(start)).find(usable))
+        .or_else(|| {
+            Nid::all()
+                .filter(|nid| had(*nid) == Some(start))
+                .find(usable)
+        })
         .or_else(|| initiators().find(is_fresh))
         .or_else(|| absent().find(is_fresh))
         .or_else(|| initiators().find(usable))
@@ -103,8 +132,8 @@ mod tests {
     };
 
     // CPUs and memory; memory only; two initiators; a free one.
-    fn machine(nid: i32) -> Facts {
-        Facts(match nid {
+    fn machine(nid: Nid) -> Facts {
+        Facts(match nid.as_raw() {
             0 => POSSIBLE | ONLINE | CPUS | MEMORY,
             1 => POSSIBLE | ONLINE | MEMORY,
             2 | 3 => POSSIBLE | ONLINE | INITIATOR,
@@ -115,34 +144,64 @@ mod tests {
 
     const START: u64 = 0x1000_0000;
 
-    fn pick(wanted: Option<i32>, expected: Option<i32>, taken: &[i32]) -> Result<i32, Refusal> {
-        let is_taken = |nid| taken.contains(&nid);
+    fn nid(nid: c_int) -> Option<Nid> {
+        Nid::new(nid)
+    }
 
-        choose(START, wanted, expected, machine, is_taken, |_| None)
+    fn pick(wanted: Option<Nid>, expected: Option<Nid>, taken: &[c_int]) -> Result<c_int, Refusal> {
+        let is_taken = |nid: Nid| taken.contains(&nid.as_raw());
+
+        choose(START, wanted, expected, machine, is_taken, |_| None).map(Nid::as_raw)
     }
 
     // `past` has the nodes that had memory, and where that was.
-    fn pick_again(past: &[(i32, u64)], taken: &[i32]) -> Result<i32, Refusal> {
-        let is_taken = |nid| taken.contains(&nid);
-        let had = |nid| past.iter().find(|(had, _)| *had == nid).map(|(_, at)| *at);
+    fn pick_again(past: &[(c_int, u64)], taken: &[c_int]) -> Result<c_int, Refusal> {
+        let is_taken = |nid: Nid| taken.contains(&nid.as_raw());
+        let had = |nid: Nid| {
+            let past = past.iter().find(|(had, _)| *had == nid.as_raw());
 
-        choose(START, None, None, machine, is_taken, had)
+            past.map(|(_, at)| *at)
+        };
+
+        choose(START, None, None, machine, is_taken, had).map(Nid::as_raw)
+    }
+
+    #[test]
+    fn the_range() {
+        assert!(nid(-1).is_none());
+        assert!(nid(c_int::MIN).is_none());
+        assert_eq!(nid(0).map(Nid::as_raw), Some(0));
+        assert!(nid(bindings::MAX_NUMNODES as c_int - 1).is_some());
+        assert!(nid(bindings::MAX_NUMNODES as c_int).is_none());
+        assert_eq!(Nid::all().count(), bindings::MAX_NUMNODES as usize);
     }
 
     #[test]
     fn the_driver_decides() {
-        assert_eq!(pick(Some(4), Some(2), &[]), Ok(4));
-        assert_eq!(pick(Some(0), None, &[]), Err(Refusal::NidHasCpus(0)));
-        assert_eq!(pick(Some(1), None, &[]), Err(Refusal::NidHasMemory(1)));
-        assert_eq!(pick(Some(5), None, &[]), Err(Refusal::NoSuchNid(5)));
-        assert_eq!(pick(Some(3), None, &[3]), Err(Refusal::NidTaken(3)));
-        assert_eq!(pick(Some(1), None, &[1]), Err(Refusal::NidTaken(1)));
+        assert_eq!(pick(nid(4), nid(2), &[]), Ok(4));
+        assert_eq!(
+            pick(nid(0), None, &[]).err(),
+            nid(0).map(Refusal::NidHasCpus)
+        );
+        assert_eq!(
+            pick(nid(1), None, &[]).err(),
+            nid(1).map(Refusal::NidHasMemory)
+        );
+        assert_eq!(pick(nid(5), None, &[]), Err(Refusal::NoSuchNid(5)));
+        assert_eq!(
+            pick(nid(3), None, &[3]).err(),
+            nid(3).map(Refusal::NidTaken)
+        );
+        assert_eq!(
+            pick(nid(1), None, &[1]).err(),
+            nid(1).map(Refusal::NidTaken)
+        );
     }
 
     #[test]
     fn the_order() {
-        assert_eq!(pick(None, Some(4), &[]), Ok(4));
-        assert_eq!(pick(None, Some(0), &[]), Ok(2));
+        assert_eq!(pick(None, nid(4), &[]), Ok(4));
+        assert_eq!(pick(None, nid(0), &[]), Ok(2));
         assert_eq!(pick(None, None, &[2]), Ok(3));
         assert_eq!(pick(None, None, &[2, 3]), Ok(4));
         assert_eq!(pick(None, None, &[2, 3, 4]), Err(Refusal::NoNid));

@@ -1,67 +1,172 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A node and what it is made of.
+//! A node, and what this machine makes it of.
 //!
-//! Every part is a value whose `drop` undoes it, and [`Node`] lists them in the order in which they
-//! have to go. The exception is the memory, which may refuse to leave.
+//! [`Bare`] is a node without memory, and can be dropped. [`Node`] has memory, and can only leave.
 
 use crate::{
     config::{
         Config,
+        Limits,
         Refusal, //
     },
+    nid::{
+        Facts,
+        Nid, //
+    },
+    parts::{
+        self,
+        Absent as _,
+        Dir as _,
+        Group as _,
+        Machine,
+        Owner as _,
+        Present as _,
+        Published as _,
+        Region as _, //
+    },
+    registry,
     trace::Event, //
 };
-use core::ptr::NonNull;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     error::to_result,
     fmt,
     prelude::*,
-    str::CStrExt, //
+    str::CStrExt,
+    sync::GlobalGuard,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    types::NotThreadSafe, //
 };
 
-/// A reference to the driver's module.
-struct Owner(*mut bindings::module);
+/// The machine that this runs on.
+pub(crate) struct ThisMachine;
 
-impl Owner {
-    /// # Safety
-    ///
-    /// `module` must be null or valid.
+impl Machine for ThisMachine {
+    type Nodes = registry::REGISTRY;
+    type Hotplug = Hotplug;
+    type Owner = Owner;
+    type Region = Region;
+    type Published = Published;
+    type Group = Group;
+    type Dir = Dir;
+    type Absent = Absent;
+    type Present = Present;
+
+    fn is_ready() -> bool {
+        registry::is_ready()
+    }
+
+    fn nodes() -> GlobalGuard<Self::Nodes> {
+        registry::REGISTRY.lock()
+    }
+
+    fn limits() -> Limits {
+        // SAFETY: It reads what does not change after boot.
+        let limits = unsafe { bindings::cdm_limits() };
+        Limits {
+            block: limits.block,
+            first: limits.first,
+            last: limits.last,
+        }
+    }
+
+    fn is_write_back(config: &Config) -> bool {
+        // SAFETY: Plain values.
+        unsafe { bindings::cdm_range_is_write_back(config.start(), config.size()) }
+    }
+
+    fn expected_nid(start: u64) -> Option<Nid> {
+        // SAFETY: The firmware's tables do not change.
+        Nid::new(unsafe { bindings::cdm_expected_nid(start) })
+    }
+
+    fn facts(nid: Nid) -> Facts {
+        // SAFETY: A `Nid` is in range.
+        Facts(unsafe { bindings::cdm_nid_facts(nid.as_raw()) })
+    }
+
+    fn lock_hotplug() -> Result<Hotplug, Refusal> {
+        Hotplug::lock()
+    }
+
+    fn show_attrs(nid: Nid, _hotplug: &Hotplug) {
+        // SAFETY: A `Nid` is in range; `_hotplug` is the lock that it asks for.
+        unsafe { bindings::cdm_show_attrs(nid.as_raw()) };
+    }
+
+    fn leave_timeout_ms() -> u32 {
+        // SAFETY: It reads a variable.
+        unsafe { bindings::cdm_leave_timeout() }
+    }
+
+    fn sleep_ms(ms: u32) {
+        fsleep(Delta::from_millis(ms.into()));
+    }
+}
+
+/// A reference to the driver's module.
+///
+/// # Invariants
+///
+/// The pointer is null or there is a reference that this gives back.
+pub(crate) struct Owner(*mut bindings::module);
+
+// SAFETY: A reference is not tied to a thread.
+unsafe impl Send for Owner {}
+
+impl parts::Owner for Owner {
     unsafe fn pin(module: *mut bindings::module) -> Result<Self, Refusal> {
         // SAFETY: `module` is null, which means built in, or valid.
         if !unsafe { bindings::cdm_owner_get(module) } {
             return Err(Refusal::OwnerLeaving);
         }
+        // INVARIANT: It was taken above.
         Ok(Self(module))
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // SAFETY: `pin` took the reference that this gives back.
+        // SAFETY: By the type invariant.
         unsafe { bindings::cdm_owner_put(self.0) };
     }
 }
 
 /// The right to change the machine's memory.
-pub(crate) struct Hotplug(c_int);
+///
+/// A lock that its task has to give back, or one that the task's caller holds: the type stays with
+/// the task in both cases.
+///
+/// # Invariants
+///
+/// The number is from `cdm_hotplug_lock()`, which has not been undone.
+#[must_use = "the lock is given back when this is dropped"]
+pub(crate) struct Hotplug(c_int, NotThreadSafe);
 
 impl Hotplug {
     /// Takes the lock, or borrows it from a caller who holds it.
-    pub(crate) fn lock() -> Result<Self, Refusal> {
+    fn lock() -> Result<Self, Refusal> {
         // SAFETY: This may sleep, as every caller may.
         let how = unsafe { bindings::cdm_hotplug_lock() };
         if how < 0 {
             return Err(Refusal::HotplugBusy);
         }
-        Ok(Self(how))
+        // INVARIANT: It is no error.
+        Ok(Self(how, NotThreadSafe))
     }
 }
 
 impl Drop for Hotplug {
     fn drop(&mut self) {
-        // SAFETY: `lock` returned this.
+        // SAFETY: By the type invariant; this task has it.
         unsafe { bindings::cdm_hotplug_unlock(self.0) };
     }
 }
@@ -71,9 +176,12 @@ impl Drop for Hotplug {
 /// # Invariants
 ///
 /// The pointer is from `cdm_region_request()`.
-struct Region(NonNull<bindings::resource>);
+pub(crate) struct Region(NonNull<bindings::resource>);
 
-impl Region {
+// SAFETY: The resource tree has a lock of its own.
+unsafe impl Send for Region {}
+
+impl parts::Region for Region {
     fn request(config: &Config) -> Result<Self, Refusal> {
         // SAFETY: Plain values; this may sleep.
         let res = unsafe { bindings::cdm_region_request(config.start(), config.size()) };
@@ -82,13 +190,11 @@ impl Region {
         NonNull::new(res).map(Self).ok_or(Refusal::RangeBusy)
     }
 
-    /// Overwrites the range, whose memory must have been removed.
     fn erase(&self) -> Result {
         // SAFETY: By the type invariant.
         to_result(unsafe { bindings::cdm_region_erase(self.0.as_ptr()) })
     }
 
-    /// Counts who uses the pages of the memory in the range.
     fn users(&self) -> Users {
         let mut users = bindings::cdm_users::default();
         // SAFETY: By the type invariant; `users` is valid for writes.
@@ -105,43 +211,59 @@ impl Drop for Region {
 }
 
 /// The node's mask, as core mm reads it.
-struct Published(i32);
+///
+/// # Invariants
+///
+/// `cdm_publish()` has been called for the node, and not been undone.
+pub(crate) struct Published(Nid);
 
-impl Published {
-    fn new(nid: i32, config: &Config) -> Result<Self, Refusal> {
-        // SAFETY: The registry gave `nid` to this node alone, and it has no page yet.
-        to_result(unsafe { bindings::cdm_publish(nid, config.caps().denied()) })
+impl parts::Published for Published {
+    fn new(nid: Nid, config: &Config) -> Result<Self, Refusal> {
+        // SAFETY: A `Nid` is in range. The registry gave it to this node alone.
+        to_result(unsafe { bindings::cdm_publish(nid.as_raw(), config.caps().denied()) })
             .map_err(|error| Refusal::Failed("an allocation", error))?;
+
+        // INVARIANT: As was done.
         Ok(Self(nid))
+    }
+
+    fn set_nameable(&mut self, nameable: bool) {
+        // SAFETY: A `Nid` is in range.
+        unsafe { bindings::cdm_set_nameable(self.0.as_raw(), nameable) };
     }
 }
 
 impl Drop for Published {
     fn drop(&mut self) {
-        // SAFETY: `new` published it; the memory has gone, for it is dropped first.
-        unsafe { bindings::cdm_withdraw(self.0) };
+        // SAFETY: By the type invariant; a node that has memory is not dropped.
+        unsafe { bindings::cdm_withdraw(self.0.as_raw()) };
     }
 }
 
 /// The group of the node's memory blocks.
-struct Group(c_int);
+///
+/// # Invariants
+///
+/// The number is from `memory_group_register_static()`.
+pub(crate) struct Group(c_int);
 
-impl Group {
-    fn register(nid: i32, config: &Config) -> Result<Self, Refusal> {
+impl parts::Group for Group {
+    fn register(nid: Nid, config: &Config) -> Result<Self, Refusal> {
         let pages = config.size() >> bindings::PAGE_SHIFT;
-        // SAFETY: `nid` is possible.
-        let mgid = unsafe { bindings::memory_group_register_static(nid, pages as usize) };
+        // SAFETY: It refuses what is not possible.
+        let mgid = unsafe { bindings::memory_group_register_static(nid.as_raw(), pages as usize) };
         if mgid < 0 {
             return Err(Refusal::Failed("the memory group", Error::from_errno(mgid)));
         }
+        // INVARIANT: It is no error.
         Ok(Self(mgid))
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // SAFETY: `register` returned it, and its blocks have gone with the memory. It can only
-        // fail if one were left.
+        // SAFETY: By the type invariant. Its blocks have gone with the memory; it can only fail if
+        // one were left.
         unsafe { bindings::memory_group_unregister(self.0) };
     }
 }
@@ -151,12 +273,15 @@ impl Drop for Group {
 /// # Invariants
 ///
 /// The pointer is from `cdm_dir_create()`.
-struct Dir(NonNull<bindings::cdm_dir>);
+pub(crate) struct Dir(NonNull<bindings::cdm_dir>);
 
-impl Dir {
-    fn create(nid: i32, state: &'static CStr) -> Result<Self, Refusal> {
+// SAFETY: sysfs has locks of its own.
+unsafe impl Send for Dir {}
+
+impl parts::Dir for Dir {
+    fn create(nid: Nid, state: &'static CStr) -> Result<Self, Refusal> {
         // SAFETY: `state` lives for ever.
-        let dir = unsafe { bindings::cdm_dir_create(nid, state.as_char_ptr()) };
+        let dir = unsafe { bindings::cdm_dir_create(nid.as_raw(), state.as_char_ptr()) };
 
         // INVARIANT: As promised.
         NonNull::new(dir)
@@ -169,9 +294,6 @@ impl Dir {
         unsafe { bindings::cdm_dir_set_state(self.0.as_ptr(), state.as_char_ptr()) };
     }
 
-    /// # Safety
-    ///
-    /// `dev` must be null or valid.
     unsafe fn set_device(&self, dev: *mut bindings::device) -> Result<(), Refusal> {
         // SAFETY: By the type invariant, and the safety requirements.
         to_result(unsafe { bindings::cdm_dir_set_device(self.0.as_ptr(), dev) })
@@ -181,6 +303,10 @@ impl Dir {
     fn announce(&self, event: Event) {
         // SAFETY: By the type invariant; the mask is known for as long as the directory exists.
         unsafe { bindings::cdm_dir_announce(self.0.as_ptr(), event as u32) };
+    }
+
+    fn is(&self, dir: *const bindings::cdm_dir) -> bool {
+        core::ptr::eq(self.0.as_ptr(), dir)
     }
 }
 
@@ -192,72 +318,76 @@ impl Drop for Dir {
     }
 }
 
-/// The memory of the node.
+/// The memory of a node that is not there.
 ///
 /// # Invariants
 ///
-/// - The pointer is from `cdm_memory_alloc()`.
-/// - If `present`, the memory has been added and not been removed.
-struct Memory {
-    raw: NonNull<bindings::cdm_memory>,
-    present: bool,
-}
+/// The pointer is from `cdm_memory_alloc()`, and that memory has not been added, or been removed.
+pub(crate) struct Absent(NonNull<bindings::cdm_memory>);
 
-impl Memory {
-    fn prepare(nid: i32, group: &Group, config: &Config) -> Result<Self, Refusal> {
+// SAFETY: It is not tied to a thread.
+unsafe impl Send for Absent {}
+
+impl parts::Absent<ThisMachine> for Absent {
+    fn prepare(nid: Nid, group: &Group, config: &Config) -> Result<Self, Refusal> {
         // SAFETY: Plain values; this may sleep.
-        let raw =
-            unsafe { bindings::cdm_memory_alloc(nid, group.0, config.start(), config.size()) };
+        let raw = unsafe {
+            bindings::cdm_memory_alloc(nid.as_raw(), group.0, config.start(), config.size())
+        };
 
         // INVARIANT: As promised; nothing has been added.
         NonNull::new(raw)
-            .map(|raw| Self {
-                raw,
-                present: false,
-            })
+            .map(Self)
             .ok_or(Refusal::Failed("an allocation", ENOMEM))
     }
 
-    fn add(&mut self, _hotplug: &Hotplug) -> Result<(), Refusal> {
+    fn add(self, _hotplug: &Hotplug) -> Result<Present, Refusal> {
         // SAFETY: By the type invariant; `_hotplug` is the lock that it asks for.
-        to_result(unsafe { bindings::cdm_memory_add(self.raw.as_ptr()) })
+        to_result(unsafe { bindings::cdm_memory_add(self.0.as_ptr()) })
             .map_err(|error| Refusal::Failed("adding memory", error))?;
-        // INVARIANT: It has been added.
-        self.present = true;
 
-        // SAFETY: As above.
-        to_result(unsafe { bindings::cdm_memory_online(self.raw.as_ptr()) })
+        // INVARIANT: It has been added.
+        Ok(Present(ManuallyDrop::new(self).0))
+    }
+}
+
+impl Drop for Absent {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; nothing uses it any more.
+        unsafe { bindings::cdm_memory_free(self.0.as_ptr()) };
+    }
+}
+
+/// The memory of a node that is there.
+///
+/// # Invariants
+///
+/// The pointer is from `cdm_memory_alloc()`, and that memory has been added and not been removed.
+#[must_use = "memory that is there has to be removed"]
+pub(crate) struct Present(NonNull<bindings::cdm_memory>);
+
+// SAFETY: It is not tied to a thread.
+unsafe impl Send for Present {}
+
+impl parts::Present<ThisMachine> for Present {
+    fn online(&self, _hotplug: &Hotplug) -> Result<(), Refusal> {
+        // SAFETY: By the type invariant; `_hotplug` is the lock that it asks for.
+        to_result(unsafe { bindings::cdm_memory_online(self.0.as_ptr()) })
             .map_err(|error| Refusal::Failed("bringing memory online", error))
     }
 
-    fn remove(&mut self) -> Result {
-        if self.present {
-            // SAFETY: By the type invariant.
-            to_result(unsafe { bindings::cdm_memory_remove(self.raw.as_ptr()) })?;
+    fn remove(self) -> Result<Absent, (Self, Error)> {
+        // SAFETY: By the type invariant.
+        match to_result(unsafe { bindings::cdm_memory_remove(self.0.as_ptr()) }) {
             // INVARIANT: It has been removed.
-            self.present = false;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // Node::leave() and Node::plug() see to it that memory which is present is not dropped.
-        if !self.present {
-            // SAFETY: By the type invariant; nothing uses it any more.
-            unsafe { bindings::cdm_memory_free(self.raw.as_ptr()) };
+            Ok(()) => Ok(Absent(self.0)),
+            Err(error) => Err((self, error)),
         }
     }
-}
-
-/// Sees to it that a node has its attributes in sysfs.
-pub(crate) fn show_attrs(nid: i32, _hotplug: &Hotplug) {
-    // SAFETY: `_hotplug` is the lock that it asks for.
-    unsafe { bindings::cdm_show_attrs(nid) };
 }
 
 /// Who keeps a node from leaving, for the log.
+#[derive(Default)]
 pub(crate) struct Users(bindings::cdm_users);
 
 impl fmt::Display for Users {
@@ -279,19 +409,17 @@ impl fmt::Display for Users {
     }
 }
 
-/// A node of a device's memory.
+/// All of a node but its memory.
 ///
 /// Fields go in the order of their declaration: the directory before the mask, which core mm needs
 /// as long as there is a page, the range after that, and the module last, which may be the one that
 /// wants to be unloaded.
-pub(crate) struct Node {
-    memory: Memory,
-    dir: Dir,
-    _group: Group,
-    _published: Published,
-    region: Region,
-    _owner: Owner,
-    nid: i32,
+struct Rest<M: Machine> {
+    dir: M::Dir,
+    _group: M::Group,
+    published: M::Published,
+    region: M::Region,
+    owner: M::Owner,
     /// Pages may have data in them.
     used: bool,
     driver_scrubs: bool,
@@ -299,71 +427,104 @@ pub(crate) struct Node {
     disowned: bool,
 }
 
-// SAFETY: The pointers in it are not tied to a thread.
-unsafe impl Send for Node {}
+/// A node without memory. Dropping it undoes all of it.
+#[must_use = "the node is undone when this is dropped"]
+pub(crate) struct Bare<M: Machine> {
+    memory: M::Absent,
+    rest: Rest<M>,
+}
 
-impl Node {
+impl<M: Machine> Bare<M> {
     /// Builds all but the memory.
     ///
     /// # Safety
     ///
     /// `owner` and `dev` must be null or valid.
     pub(crate) unsafe fn prepare(
-        nid: i32,
+        nid: Nid,
         config: &Config,
         owner: *mut bindings::module,
         dev: *mut bindings::device,
         state: &'static CStr,
     ) -> Result<Self, Refusal> {
         // SAFETY: By the safety requirements.
-        let owner = unsafe { Owner::pin(owner) }?;
-        let region = Region::request(config)?;
-        let published = Published::new(nid, config)?;
-        let group = Group::register(nid, config)?;
-        let dir = Dir::create(nid, state)?;
+        let owner = unsafe { M::Owner::pin(owner) }?;
+        let region = M::Region::request(config)?;
+        let published = M::Published::new(nid, config)?;
+        let group = M::Group::register(nid, config)?;
+        let dir = M::Dir::create(nid, state)?;
         // SAFETY: By the safety requirements.
         unsafe { dir.set_device(dev) }?;
-        let memory = Memory::prepare(nid, &group, config)?;
+        let memory = M::Absent::prepare(nid, &group, config)?;
 
         Ok(Self {
             memory,
-            dir,
-            _group: group,
-            _published: published,
-            region,
-            _owner: owner,
-            nid,
-            used: false,
-            driver_scrubs: config.driver_scrubs(),
-            disowned: false,
+            rest: Rest {
+                dir,
+                _group: group,
+                published,
+                region,
+                owner,
+                used: false,
+                driver_scrubs: config.driver_scrubs(),
+                disowned: false,
+            },
         })
     }
 
     /// Adds the memory and brings it online.
     ///
-    /// After an error the node may have memory and has to [`leave`](Self::leave).
-    pub(crate) fn plug(&mut self, hotplug: &Hotplug) -> Result<(), Refusal> {
-        self.memory.add(hotplug)
+    /// After an error there may be a node that has memory, and has to [`leave`](Node::leave).
+    pub(crate) fn plug(self, hotplug: &M::Hotplug) -> Result<Node<M>, (Refusal, Option<Node<M>>)> {
+        let Self { memory, rest } = self;
+        let memory = memory.add(hotplug).map_err(|refusal| (refusal, None))?;
+        let online = memory.online(hotplug);
+        let node = Node {
+            memory: Memory::Present(memory),
+            rest: ManuallyDrop::new(rest),
+        };
+        match online {
+            Ok(()) => Ok(node),
+            Err(refusal) => Err((refusal, Some(node))),
+        }
     }
+}
 
+/// What keeps a [`Node`] from being undone.
+enum Memory<M: Machine> {
+    /// Its memory is there.
+    Present(M::Present),
+    /// The memory has gone, what tasks left there could not be erased.
+    Unerased(M::Absent),
+}
+
+/// A node of a device's memory.
+///
+/// It stands on all that is in `rest`, which is therefore not dropped with it: only [`Bare`] drops
+/// that, and it takes memory that is [absent](parts::Absent) to make one.
+#[must_use = "a node that has memory has to leave"]
+pub(crate) struct Node<M: Machine> {
+    memory: Memory<M>,
+    rest: ManuallyDrop<Rest<M>>,
+}
+
+impl<M: Machine> Node<M> {
     /// Has the node its memory?
     pub(crate) fn is_plugged(&self) -> bool {
-        self.memory.present
+        matches!(self.memory, Memory::Present(_))
     }
 
     /// Lets tasks name the node.
     pub(crate) fn open(&mut self) {
-        if self.memory.present {
-            self.used = true;
-            // SAFETY: The node is complete.
-            unsafe { bindings::cdm_set_nameable(self.nid, true) };
+        if self.is_plugged() {
+            self.rest.used = true;
+            self.rest.published.set_nameable(true);
         }
     }
 
     /// Lets no task name the node any more. Who has named it keeps the pages.
     pub(crate) fn close(&mut self) {
-        // SAFETY: `nid` is this node's.
-        unsafe { bindings::cdm_set_nameable(self.nid, false) };
+        self.rest.published.set_nameable(false);
     }
 
     /// Takes the module and the device of the driver that adopts the node in place of those that
@@ -378,45 +539,46 @@ impl Node {
         dev: *mut bindings::device,
     ) -> Result<(), Refusal> {
         // SAFETY: By the safety requirements.
-        let owner = unsafe { Owner::pin(owner) }?;
+        let owner = unsafe { M::Owner::pin(owner) }?;
         // SAFETY: By the safety requirements.
-        unsafe { self.dir.set_device(dev) }?;
-        self._owner = owner;
-        self.disowned = false;
+        unsafe { self.rest.dir.set_device(dev) }?;
+        self.rest.owner = owner;
+        self.rest.disowned = false;
         Ok(())
     }
 
     /// The driver has gone: no device is shown any more. Returns whether that is news.
     pub(crate) fn disown(&mut self) -> bool {
         // SAFETY: There is no device to be valid. Removing the link cannot fail.
-        let _ = unsafe { self.dir.set_device(core::ptr::null_mut()) };
-        !core::mem::replace(&mut self.disowned, true)
+        let _ = unsafe { self.rest.dir.set_device(core::ptr::null_mut()) };
+        !core::mem::replace(&mut self.rest.disowned, true)
     }
 
     /// Sends a uevent.
     pub(crate) fn announce(&self, event: Event) {
-        self.dir.announce(event);
+        self.rest.dir.announce(event);
     }
 
     /// Shows the state in sysfs.
     pub(crate) fn show(&self, state: &'static CStr) {
-        // The memory has gone but could not be erased: only leaving is left to do.
-        let state = if self.used && !self.memory.present {
-            c"unerased"
-        } else {
-            state
-        };
-        self.dir.set_state(state);
+        // Of what is unerased only leaving is left to do.
+        self.rest.dir.set_state(match self.memory {
+            Memory::Present(_) => state,
+            Memory::Unerased(_) => c"unerased",
+        });
     }
 
     /// Is this the directory of the node?
     pub(crate) fn has_dir(&self, dir: *const bindings::cdm_dir) -> bool {
-        core::ptr::eq(self.dir.0.as_ptr(), dir)
+        self.rest.dir.is(dir)
     }
 
     /// Who uses pages of the node.
     pub(crate) fn users(&self) -> Users {
-        self.region.users()
+        match self.memory {
+            Memory::Present(_) => self.rest.region.users(),
+            Memory::Unerased(_) => Users::default(),
+        }
     }
 
     /// Takes the node down, or gives it back.
@@ -424,14 +586,29 @@ impl Node {
     /// Sleeps for about as long as a node may take to leave.
     pub(crate) fn leave(mut self) -> Result<(), (Self, Error)> {
         self.close();
-        if let Err(error) = self.memory.remove() {
-            return Err((self, error));
-        }
-        if self.used && !self.driver_scrubs {
-            if let Err(error) = self.region.erase() {
-                return Err((self, error));
+        let Self { memory, rest } = self;
+
+        let memory = match memory {
+            Memory::Unerased(absent) => absent,
+            Memory::Present(present) => match present.remove() {
+                Ok(absent) => absent,
+                Err((present, error)) => {
+                    let memory = Memory::Present(present);
+                    return Err((Self { memory, rest }, error));
+                }
+            },
+        };
+        if rest.used && !rest.driver_scrubs {
+            if let Err(error) = rest.region.erase() {
+                let memory = Memory::Unerased(memory);
+                return Err((Self { memory, rest }, error));
             }
         }
+
+        drop(Bare::<M> {
+            memory,
+            rest: ManuallyDrop::into_inner(rest),
+        });
         Ok(())
     }
 }

@@ -9,7 +9,6 @@
 use crate::{
     config::{
         Config,
-        Limits,
         Refusal, //
     },
     lifecycle::{
@@ -18,17 +17,22 @@ use crate::{
         Leave,
         Lifecycle, //
     },
-    nid,
-    node::{
+    nid::{
         self,
-        Hotplug,
-        Node, //
+        Nid, //
     },
+    node::{
+        Bare,
+        Node,
+        ThisMachine, //
+    },
+    parts::Machine,
     trace::{
         self,
         Event, //
     },
 };
+use core::marker::PhantomData;
 use kernel::{
     bindings,
     device,
@@ -40,39 +44,33 @@ use kernel::{
             Release, //
         },
         global_lock, //
-    },
-    time::{
-        delay::fsleep,
-        Delta, //
     }, //
 };
 
 /// One node.
-struct Entry {
-    nid: i32,
+struct Entry<M: Machine> {
+    nid: Nid,
     config: Config,
     life: Lifecycle,
     /// `None` while somebody works on it, and when only a driver's handle is left.
-    node: Option<Node>,
+    node: Option<Node<M>>,
 }
 
 /// Where the memory was that a node had last.
 struct Past {
-    nid: i32,
+    nid: Nid,
     start: u64,
 }
 
-struct Registry {
-    entries: KVec<Entry>,
+/// All nodes of a machine.
+pub(crate) struct Registry<M: Machine> {
+    entries: KVec<Entry<M>>,
     past: KVec<Past>,
 }
 
 global_lock! {
     // SAFETY: `init` is called before `READY` is set, without which nobody locks this.
-    unsafe(uninit) static REGISTRY: Mutex<Registry> = Registry {
-        entries: KVec::new(),
-        past: KVec::new(),
-    };
+    pub(crate) unsafe(uninit) static REGISTRY: Mutex<Registry<ThisMachine>> = Registry::new();
 }
 
 static READY: Atomic<bool> = Atomic::new(false);
@@ -88,31 +86,40 @@ pub(crate) unsafe fn init() {
     READY.store(true, Release);
 }
 
-fn is_ready() -> bool {
+/// Has the initcall of the core run?
+pub(crate) fn is_ready() -> bool {
     READY.load(Acquire)
 }
 
-impl Registry {
-    fn find(&mut self, nid: i32) -> Option<&mut Entry> {
+impl<M: Machine> Registry<M> {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self {
+            entries: KVec::new(),
+            past: KVec::new(),
+        }
+    }
+
+    fn find(&mut self, nid: Nid) -> Option<&mut Entry<M>> {
         self.entries.iter_mut().find(|entry| entry.nid == nid)
     }
 
-    fn forget(&mut self, nid: i32) {
+    fn forget(&mut self, nid: Nid) {
         self.entries.retain(|entry| entry.nid != nid);
     }
 
-    fn is_taken(&self, nid: i32) -> bool {
+    fn is_taken(&self, nid: Nid) -> bool {
         self.entries.iter().any(|entry| entry.nid == nid)
     }
 
-    fn had(&self, nid: i32) -> Option<u64> {
+    fn had(&self, nid: Nid) -> Option<u64> {
         let past = self.past.iter().find(|past| past.nid == nid);
 
         past.map(|past| past.start)
     }
 
     /// One of these for each node at most, so this does not grow for ever.
-    fn remember(&mut self, nid: i32, start: u64) -> Result {
+    fn remember(&mut self, nid: Nid, start: u64) -> Result {
         if let Some(past) = self.past.iter_mut().find(|past| past.nid == nid) {
             past.start = start;
         } else {
@@ -123,18 +130,16 @@ impl Registry {
 }
 
 /// An entry that has no node yet, and goes if it does not get one.
-struct Slot(i32);
+struct Slot<M: Machine>(Nid, PhantomData<M>);
 
-impl Slot {
+impl<M: Machine> Slot<M> {
     /// Takes a node id for a range that nobody has.
     ///
     /// `_hotplug` keeps what is known about the node ids true.
-    fn reserve(config: &Config, _hotplug: &Hotplug) -> Result<Self, Refusal> {
-        // SAFETY: The firmware's tables do not change.
-        let expected = unsafe { bindings::cdm_expected_nid(config.start()) };
-        let expected = (expected != bindings::NUMA_NO_NODE).then_some(expected);
+    fn reserve(config: &Config, _hotplug: &M::Hotplug) -> Result<Self, Refusal> {
+        let expected = M::expected_nid(config.start());
 
-        let mut registry = REGISTRY.lock();
+        let mut registry = M::nodes();
         if let Some(other) = registry
             .entries
             .iter()
@@ -146,7 +151,7 @@ impl Slot {
             config.start(),
             config.nid(),
             expected,
-            nid::Facts::of,
+            M::facts,
             |nid| registry.is_taken(nid),
             |nid| registry.had(nid),
         )?;
@@ -165,14 +170,12 @@ impl Slot {
                 GFP_KERNEL,
             )
             .map_err(|error| Refusal::Failed("an allocation", error.into()))?;
-        Ok(Self(nid))
+        Ok(Self(nid, PhantomData))
     }
 
     /// Gives the entry its node.
-    fn fill(self, mut node: Node, is_orphan: bool) -> i32 {
-        let nid = self.0;
-
-        if let Some(entry) = REGISTRY.lock().find(nid) {
+    fn fill(self, mut node: Node<M>, is_orphan: bool) {
+        if let Some(entry) = M::nodes().find(self.0) {
             entry.life.registered();
             let event = if is_orphan {
                 entry.life.abandon();
@@ -187,13 +190,12 @@ impl Slot {
             entry.node = Some(node);
         }
         core::mem::forget(self);
-        nid
     }
 }
 
-impl Drop for Slot {
+impl<M: Machine> Drop for Slot<M> {
     fn drop(&mut self) {
-        REGISTRY.lock().forget(self.0);
+        M::nodes().forget(self.0);
     }
 }
 
@@ -216,12 +218,12 @@ unsafe fn name_of(config: &bindings::cdm_node_config) -> &CStr {
 ///
 /// - `raw.owner` and `raw.dev` must be null or valid.
 /// - The range must be memory of the caller's device.
-pub(crate) unsafe fn register(raw: &bindings::cdm_node_config) -> Result<i32, Refusal> {
+pub(crate) unsafe fn register<M: Machine>(raw: &bindings::cdm_node_config) -> Result<Nid, Refusal> {
     // SAFETY: `dev` is null or valid.
     let name = unsafe { name_of(raw) };
 
     // SAFETY: The requirements are the same.
-    match unsafe { try_register(raw, name) } {
+    match unsafe { try_register::<M>(raw, name) } {
         Ok(nid) => Ok(nid),
         Err(refusal) => {
             // Wrapping, for this is about numbers that made no sense.
@@ -253,49 +255,54 @@ pub(crate) unsafe fn register(raw: &bindings::cdm_node_config) -> Result<i32, Re
 /// # Safety
 ///
 /// As [`register`].
-unsafe fn try_register(raw: &bindings::cdm_node_config, name: &CStr) -> Result<i32, Refusal> {
-    if !is_ready() {
+unsafe fn try_register<M: Machine>(
+    raw: &bindings::cdm_node_config,
+    name: &CStr,
+) -> Result<Nid, Refusal> {
+    if !M::is_ready() {
         return Err(Refusal::TooEarly);
     }
-    let config = Config::validate(raw, &Limits::of_this_machine())?;
+    let config = Config::validate(raw, &M::limits())?;
 
-    // SAFETY: Plain values.
-    if !unsafe { bindings::cdm_range_is_write_back(config.start(), config.size()) } {
+    if !M::is_write_back(&config) {
         return Err(Refusal::NotWriteBack);
     }
 
-    let hotplug = Hotplug::lock()?;
+    let hotplug = M::lock_hotplug()?;
     // SAFETY: `owner` and `dev` are null or valid.
-    if let Some(nid) = unsafe { adopt(&config, raw.owner, raw.dev) }? {
-        trace::node(nid, Event::Adopt, &config.traced());
+    if let Some(nid) = unsafe { adopt::<M>(&config, raw.owner, raw.dev) }? {
+        trace::node(nid.as_raw(), Event::Adopt, &config.traced());
         pr_info!("node{}: {} has taken it over\n", nid, name);
         return Ok(nid);
     }
 
-    let slot = Slot::reserve(&config, &hotplug)?;
+    let slot = Slot::<M>::reserve(&config, &hotplug)?;
     let nid = slot.0;
     let state = Lifecycle::new().name();
     // SAFETY: `owner` and `dev` are null or valid.
-    let mut node = unsafe { Node::prepare(nid, &config, raw.owner, raw.dev, state) }?;
+    let bare = unsafe { Bare::<M>::prepare(nid, &config, raw.owner, raw.dev, state) }?;
 
-    if let Err(refusal) = node.plug(&hotplug) {
-        drop(hotplug);
-        if let Err((node, error)) = node.leave() {
-            pr_err!(
-                "node{}: could not be completed, and not be undone ({}): orphaned\n",
-                nid,
-                error.to_errno()
-            );
-            let cause = "could not be completed, and not be undone";
-            trace::failure(nid, Event::Orphan, &config.traced(), error, cause);
-            slot.fill(node, true);
+    let node = match bare.plug(&hotplug) {
+        Ok(node) => node,
+        Err((refusal, node)) => {
+            drop(hotplug);
+            if let Some(Err((node, error))) = node.map(Node::leave) {
+                pr_err!(
+                    "node{}: could not be completed, and not be undone ({}): orphaned\n",
+                    nid,
+                    error.to_errno()
+                );
+                let cause = "could not be completed, and not be undone";
+                trace::failure(nid.as_raw(), Event::Orphan, &config.traced(), error, cause);
+                slot.fill(node, true);
+            }
+            return Err(refusal);
         }
-        return Err(refusal);
-    }
+    };
 
-    node::show_attrs(nid, &hotplug);
+    M::show_attrs(nid, &hotplug);
     slot.fill(node, false);
-    trace::node(nid, Event::Register, &config.traced());
+    trace::node(nid.as_raw(), Event::Register, &config.traced());
     pr_info!(
         "node{}: [mem {:#x}-{:#x}] {} MiB of {}, allowed: {}\n",
         nid,
@@ -313,12 +320,12 @@ unsafe fn try_register(raw: &bindings::cdm_node_config, name: &CStr) -> Result<i
 /// # Safety
 ///
 /// `owner` and `dev` must be null or valid.
-unsafe fn adopt(
+unsafe fn adopt<M: Machine>(
     config: &Config,
     owner: *mut bindings::module,
     dev: *mut bindings::device,
-) -> Result<Option<i32>, Refusal> {
-    let mut registry = REGISTRY.lock();
+) -> Result<Option<Nid>, Refusal> {
+    let mut registry = M::nodes();
     let Some(entry) = registry
         .entries
         .iter_mut()
@@ -345,11 +352,15 @@ unsafe fn adopt(
 }
 
 /// Takes a node out of the registry to work on it; `None` if only the entry was left.
-fn begin_leave(nid: i32, by: By, dir: *const bindings::cdm_dir) -> Result<Option<Node>> {
-    if !is_ready() {
+fn begin_leave<M: Machine>(
+    nid: Nid,
+    by: By,
+    dir: *const bindings::cdm_dir,
+) -> Result<Option<Node<M>>> {
+    if !M::is_ready() {
         return Err(ENODEV);
     }
-    let mut registry = REGISTRY.lock();
+    let mut registry = M::nodes();
     let entry = registry.find(nid).ok_or(ENODEV)?;
 
     // The directory that was written to may be of a node that had the same id.
@@ -381,10 +392,10 @@ enum Handle {
     Abandon,
 }
 
-fn try_leave(nid: i32, node: Node, by: By, handle: Handle) -> Result {
+fn try_leave<M: Machine>(nid: Nid, node: Node<M>, by: By, handle: Handle) -> Result {
     let result = node.leave();
 
-    let mut registry = REGISTRY.lock();
+    let mut registry = M::nodes();
     // Nobody removes an entry whose node is leaving.
     let entry = registry.find(nid).ok_or(ENODEV)?;
     let memory = entry.config.traced();
@@ -394,7 +405,7 @@ fn try_leave(nid: i32, node: Node, by: By, handle: Handle) -> Result {
                 registry.forget(nid);
             }
             drop(registry);
-            trace::node(nid, Event::Unregister, &memory);
+            trace::node(nid.as_raw(), Event::Unregister, &memory);
             pr_info!("node{}: has gone\n", nid);
             return Ok(());
         }
@@ -405,7 +416,7 @@ fn try_leave(nid: i32, node: Node, by: By, handle: Handle) -> Result {
     drop(registry);
     let users = node.users();
 
-    let mut registry = REGISTRY.lock();
+    let mut registry = M::nodes();
     let entry = registry.find(nid).ok_or(ENODEV)?;
     if handle == Handle::Abandon {
         entry.life.abandon();
@@ -425,7 +436,7 @@ fn try_leave(nid: i32, node: Node, by: By, handle: Handle) -> Result {
     entry.node = Some(node);
     drop(registry);
 
-    trace::failure(nid, event, &memory, error, &users);
+    trace::failure(nid.as_raw(), event, &memory, error, &users);
     if is_orphan {
         pr_err!(
             "node{}: could not leave ({}), orphaned; write unplugged to its state to try again; {}\n",
@@ -445,16 +456,16 @@ fn try_leave(nid: i32, node: Node, by: By, handle: Handle) -> Result {
 }
 
 /// Takes a node away for its driver, or says that it stays.
-pub(crate) fn unregister(nid: i32) -> Result {
-    match begin_leave(nid, By::Driver, core::ptr::null())? {
+pub(crate) fn unregister<M: Machine>(nid: Nid) -> Result {
+    match begin_leave::<M>(nid, By::Driver, core::ptr::null())? {
         Some(node) => try_leave(nid, node, By::Driver, Handle::Keep),
         None => Ok(()),
     }
 }
 
 /// Takes a node away for the administrator, or says that it stays.
-pub(crate) fn unplug(nid: i32, dir: *const bindings::cdm_dir) -> Result {
-    match begin_leave(nid, By::Admin, dir)? {
+pub(crate) fn unplug<M: Machine>(nid: Nid, dir: *const bindings::cdm_dir) -> Result {
+    match begin_leave::<M>(nid, By::Admin, dir)? {
         Some(node) => try_leave(nid, node, By::Admin, Handle::Keep),
         None => Ok(()),
     }
@@ -464,26 +475,25 @@ pub(crate) fn unplug(nid: i32, dir: *const bindings::cdm_dir) -> Result {
 ///
 /// While the administrator is at it, this waits: when the driver is gone its device may be switched
 /// off, and if the administrator fails it is the driver's turn.
-pub(crate) fn release(nid: i32) {
+pub(crate) fn release<M: Machine>(nid: Nid) {
     const STEP_MS: u32 = 10;
 
-    // SAFETY: It reads a variable.
-    let mut patience_ms = unsafe { bindings::cdm_leave_timeout() }.saturating_mul(2);
+    let mut patience_ms = M::leave_timeout_ms().saturating_mul(2);
 
     loop {
-        match begin_leave(nid, By::Driver, core::ptr::null()) {
+        match begin_leave::<M>(nid, By::Driver, core::ptr::null()) {
             Ok(Some(node)) => {
                 // What became of it is in the log.
                 let _ = try_leave(nid, node, By::Driver, Handle::Abandon);
                 return;
             }
             Err(EBUSY) if patience_ms == 0 => {
-                if abandon(nid) {
+                if abandon::<M>(nid) {
                     return;
                 }
             }
             Err(EBUSY) => {
-                fsleep(Delta::from_millis(STEP_MS.into()));
+                M::sleep_ms(STEP_MS);
                 patience_ms = patience_ms.saturating_sub(STEP_MS);
             }
             Ok(None) | Err(_) => return,
@@ -492,8 +502,8 @@ pub(crate) fn release(nid: i32) {
 }
 
 /// Lets go of a node that somebody else is taking away, and who then decides what becomes of it.
-fn abandon(nid: i32) -> bool {
-    match REGISTRY.lock().find(nid) {
+fn abandon<M: Machine>(nid: Nid) -> bool {
+    match M::nodes().find(nid) {
         Some(entry) if entry.life.is_busy() => {
             entry.life.abandon();
             true

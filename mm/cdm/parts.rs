@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a node is made of, and the machine that gives it.
+//!
+//! This is the seam of the core. On this side are the decisions, which need no device to be tested;
+//! beyond it is what memory hotplug, the resource tree and sysfs do. Each part is a value whose
+//! `drop` undoes it. The exception is the memory, which may refuse to leave: that is [`Absent`] or
+//! [`Present`], and only what is absent can go.
+//!
+//! The parts of this machine are in [`node`](crate::node).
+
+use crate::{
+    config::{
+        Config,
+        Limits,
+        Refusal, //
+    },
+    nid::{
+        Facts,
+        Nid, //
+    },
+    node::Users,
+    registry::Registry,
+    trace::Event, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        lock::GlobalLockBackend,
+        GlobalGuard, //
+    }, //
+};
+
+/// A machine with memory hotplug.
+pub(crate) trait Machine: Sized + 'static {
+    /// The lock around the list of all nodes.
+    type Nodes: GlobalLockBackend<Item = Registry<Self>>;
+
+    /// The right to change the machine's memory; dropping it gives that back.
+    type Hotplug;
+    /// See [`Owner`].
+    type Owner: Owner;
+    /// See [`Region`].
+    type Region: Region;
+    /// See [`Published`].
+    type Published: Published;
+    /// See [`Group`].
+    type Group: Group;
+    /// See [`Dir`].
+    type Dir: Dir;
+    /// See [`Absent`].
+    type Absent: Absent<Self>;
+    /// See [`Present`].
+    type Present: Present<Self>;
+
+    /// Can nodes be registered yet?
+    fn is_ready() -> bool;
+
+    /// Locks the list of all nodes, once the machine [is ready](Self::is_ready).
+    fn nodes() -> GlobalGuard<Self::Nodes>;
+
+    /// What memory hotplug can take.
+    fn limits() -> Limits;
+
+    /// Do the CPUs cache the range, as far as the machine says?
+    fn is_write_back(config: &Config) -> bool;
+
+    /// The node where the firmware expects memory at this address.
+    fn expected_nid(start: u64) -> Option<Nid>;
+
+    /// What `nid` is used for.
+    ///
+    /// The answer holds as long as nobody adds or removes memory.
+    fn facts(nid: Nid) -> Facts;
+
+    /// Takes the right to change the machine's memory, or borrows it from a caller who has it.
+    fn lock_hotplug() -> Result<Self::Hotplug, Refusal>;
+
+    /// Sees to it that a node has its attributes in sysfs.
+    fn show_attrs(nid: Nid, hotplug: &Self::Hotplug);
+
+    /// How long a node that shall leave may take, in milliseconds.
+    fn leave_timeout_ms() -> u32;
+
+    /// Waits.
+    fn sleep_ms(ms: u32);
+}
+
+/// A reference to the driver's module.
+pub(crate) trait Owner: Sized + Send {
+    /// # Safety
+    ///
+    /// `module` must be null or valid.
+    unsafe fn pin(module: *mut bindings::module) -> Result<Self, Refusal>;
+}
+
+/// A range in the resource tree.
+pub(crate) trait Region: Sized + Send {
+    /// Claims the range.
+    fn request(config: &Config) -> Result<Self, Refusal>;
+
+    /// Overwrites the range, whose memory must have been removed.
+    fn erase(&self) -> Result;
+
+    /// Counts who uses the pages of the memory in the range.
+    fn users(&self) -> Users;
+}
+
+/// The node's mask, as core mm reads it.
+pub(crate) trait Published: Sized + Send {
+    /// Makes it known. The node has no page yet.
+    fn new(nid: Nid, config: &Config) -> Result<Self, Refusal>;
+
+    /// Lets tasks name the node, or not any more. Who has named it keeps the pages.
+    fn set_nameable(&mut self, nameable: bool);
+}
+
+/// The group of the node's memory blocks.
+pub(crate) trait Group: Sized + Send {
+    /// Makes the group.
+    fn register(nid: Nid, config: &Config) -> Result<Self, Refusal>;
+}
+
+/// `/sys/kernel/mm/cdm/nodeN`.
+///
+/// Who writes `state` there takes the lock of [`Machine::nodes`], and dropping this waits for him.
+pub(crate) trait Dir: Sized + Send {
+    /// Makes the directory.
+    fn create(nid: Nid, state: &'static CStr) -> Result<Self, Refusal>;
+
+    /// Shows the state.
+    fn set_state(&self, state: &'static CStr);
+
+    /// Shows the device, or none.
+    ///
+    /// # Safety
+    ///
+    /// `dev` must be null or valid.
+    unsafe fn set_device(&self, dev: *mut bindings::device) -> Result<(), Refusal>;
+
+    /// Sends a uevent. The node's mask is known.
+    fn announce(&self, event: Event);
+
+    /// Is it this one?
+    fn is(&self, dir: *const bindings::cdm_dir) -> bool;
+}
+
+/// The memory of a node before it is added, and after it has been removed.
+pub(crate) trait Absent<M: Machine>: Sized + Send {
+    /// Allocates what is needed to add and to remove it.
+    fn prepare(nid: Nid, group: &M::Group, config: &Config) -> Result<Self, Refusal>;
+
+    /// Adds the memory, all or nothing.
+    fn add(self, hotplug: &M::Hotplug) -> Result<M::Present, Refusal>;
+}
+
+/// The memory of a node that has been added, in part online or not.
+///
+/// Dropping it leaves the memory where it is. What the memory stands on must be kept then.
+pub(crate) trait Present<M: Machine>: Sized + Send {
+    /// Brings all of it online.
+    fn online(&self, hotplug: &M::Hotplug) -> Result<(), Refusal>;
+
+    /// Takes the memory away, all or nothing.
+    ///
+    /// Sleeps for about [`Machine::leave_timeout_ms`].
+    fn remove(self) -> Result<M::Absent, (Self, Error)>;
+}
