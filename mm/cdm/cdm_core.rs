@@ -12,11 +12,15 @@
 
 mod config;
 mod exports;
+#[cfg(CONFIG_CDM_KUNIT_TEST)]
+mod fake;
 mod lifecycle;
 mod nid;
 mod node;
 mod parts;
 mod registry;
+#[cfg(CONFIG_CDM_KUNIT_TEST)]
+mod tests;
 mod trace;
 
 // There is no `module!` here, which would define it: the core is part of mm.

@@ -150,3 +150,57 @@ unsafe extern "C" fn cdm_core_init() {
     // SAFETY: The caller calls this once.
     unsafe { registry::init() };
 }
+
+#[cfg(CONFIG_CDM_KUNIT_TEST)]
+#[kunit_tests(cdm_exports)]
+mod tests {
+    use super::*;
+    use core::mem::MaybeUninit;
+
+    const SIZE: usize = bindings::CDM_NAMES_SIZE as usize;
+
+    // What is in the buffer before does not matter.
+    fn names(deny: u32) -> Result<([u8; SIZE], usize)> {
+        let mut buf = MaybeUninit::<[u8; SIZE]>::uninit();
+        // SAFETY: It has that size.
+        unsafe { buf.as_mut_ptr().write_bytes(0xff, 1) };
+        // SAFETY: As above.
+        unsafe { cdm_core_name_caps(deny, buf.as_mut_ptr().cast()) };
+        // SAFETY: All bytes were written above.
+        let buf = unsafe { buf.assume_init() };
+        let len = buf.iter().position(|byte| *byte == 0).ok_or(EINVAL)?;
+        Ok((buf, len))
+    }
+
+    #[test]
+    fn names_are_a_c_string() -> Result {
+        let (buf, len) = names(!0)?;
+        assert_eq!(&buf[..len], b"none");
+        assert!(buf[len..].iter().all(|byte| *byte == 0));
+
+        let (buf, len) = names(!bindings::CDM_ALLOW_GUP)?;
+        assert_eq!(&buf[..len], b"gup");
+        Ok(())
+    }
+
+    #[test]
+    fn all_names_fit() -> Result {
+        let (buf, len) = names(0)?;
+        assert_eq!(Caps::parse(&buf[..len]), Ok(Caps::ALL));
+        assert!(len < SIZE - 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_number_that_is_no_node() {
+        for nid in [-1, c_int::MIN, bindings::MAX_NUMNODES as c_int] {
+            // SAFETY: It may be anything.
+            assert_eq!(unsafe { cdm_unregister_node(nid) }, ENODEV.to_errno());
+            // SAFETY: It may be anything.
+            unsafe { cdm_release_node(nid) };
+            // SAFETY: It may be anything.
+            let unplugged = unsafe { cdm_core_unplug(nid, core::ptr::null()) };
+            assert_eq!(unplugged, ENODEV.to_errno());
+        }
+    }
+}

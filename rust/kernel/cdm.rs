@@ -133,10 +133,27 @@ impl Config {
 ///
 /// The module cannot be unloaded while the node exists; unbind the device first.
 ///
+/// Who forgets to keep it gets a warning:
+///
+/// ```ignore,compile_fail
+/// # #![deny(unused_must_use)]
+/// # use kernel::{cdm::{Config, Node}, device::Core, pci, prelude::*};
+/// fn probe(
+///     pdev: &pci::Device<Core<'_>>,
+///     config: &Config,
+///     module: &'static ThisModule,
+/// ) -> Result {
+///     // error: unused `Node` that must be used
+///     Node::register_bar(pdev, 2, config, module)?;
+///     Ok(())
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// `nid` was returned by `cdm_register_node()`, and this value holds the driver's claim on it.
 #[derive(Debug)]
+#[must_use = "the node goes when this is dropped"]
 pub struct Node<'a> {
     nid: c_int,
     _device: PhantomData<&'a device::Device<Bound>>,
@@ -245,5 +262,54 @@ impl Drop for Node<'_> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the node is this driver's.
         unsafe { bindings::cdm_release_node(self.nid) };
+    }
+}
+
+#[cfg(CONFIG_CDM_KUNIT_TEST)]
+#[macros::kunit_tests(cdm_driver)]
+mod tests {
+    use super::*;
+    use crate::faux;
+
+    const CONFIG: Config = Config::new(Caps::of(&[Cap::Migrate]), Coherent::asserted());
+
+    // SAFETY: What is built in has no module.
+    static MODULE: ThisModule = unsafe { ThisModule::from_ptr(core::ptr::null_mut()) };
+
+    #[test]
+    fn what_a_driver_says() -> Result {
+        assert_eq!(CONFIG.caps, Cap::Migrate.into());
+        assert_eq!(CONFIG.flags, bindings::CDM_NODE_COHERENT);
+        assert_eq!(CONFIG.nid, bindings::NUMA_NO_NODE);
+
+        assert_eq!(CONFIG.nid(NumaNode::new(3)?).nid, 3);
+        assert_eq!(CONFIG.nid(NumaNode::NO_NODE).nid, bindings::NUMA_NO_NODE);
+        assert_eq!(
+            CONFIG.peer_to_peer().flags,
+            bindings::CDM_NODE_COHERENT | bindings::CDM_NODE_P2PDMA
+        );
+        assert_eq!(
+            CONFIG.scrubbed_by_driver().flags,
+            bindings::CDM_NODE_COHERENT | bindings::CDM_NODE_SCRUBS
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_refusal_is_an_error() -> Result {
+        let faux = faux::Registration::new(c"cdm_kunit", None)?;
+        let faux: &faux::Device<Bound> = faux.as_ref();
+        let dev = faux.as_ref();
+
+        // SAFETY: The range is empty.
+        let node = unsafe { Node::register_range(dev, 0, 0, &CONFIG, &MODULE) };
+        assert_eq!(node.err(), Some(EINVAL));
+        // SAFETY: The range has no whole memory block, so it is refused.
+        let node = unsafe { Node::register_range(dev, 1 << 32, 1, &CONFIG, &MODULE) };
+        assert_eq!(node.err(), Some(EINVAL));
+        // SAFETY: No memory can have these addresses.
+        let node = unsafe { Node::register_range(dev, 1 << 63, 1 << 32, &CONFIG, &MODULE) };
+        assert_eq!(node.err(), Some(E2BIG));
+        Ok(())
     }
 }

@@ -111,16 +111,30 @@ const NAMES: [(Cap, &str); bindings::CDM_NR_CAPS as usize] = [
 /// fallback for those who did not name it.
 const RESERVED: [&str; 2] = ["kernel", "fallback"];
 
-/// What a capability is of no use, or not safe, without.
-const RULES: [Rule; 7] = [
-    Rule::new(Cap::LongtermPin, Cap::Gup),
-    Rule::new(Cap::NumaBalancing, Cap::Migrate),
-    Rule::new(Cap::Compaction, Cap::Migrate),
-    Rule::new(Cap::Demotion, Cap::Migrate),
-    Rule::new(Cap::Pagecache, Cap::Migrate),
-    Rule::new(Cap::Swap, Cap::Reclaim),
-    Rule::new(Cap::Demotion, Cap::Reclaim),
-];
+macro_rules! rules {
+    ($($cap:ident needs $needs:ident),* $(,)?) => {
+        /// What a capability is of no use, or not safe, without; and how the compiler says so.
+        const RULES: &[(Rule, &str)] = &[$((
+            Rule {
+                cap: Cap::$cap,
+                needs: Cap::$needs,
+            },
+            ::core::concat!(
+                "Cap::", ::core::stringify!($cap), " needs Cap::", ::core::stringify!($needs),
+            ),
+        )),*];
+    };
+}
+
+rules! {
+    LongtermPin needs Gup,
+    NumaBalancing needs Migrate,
+    Compaction needs Migrate,
+    Demotion needs Migrate,
+    Pagecache needs Migrate,
+    Swap needs Reclaim,
+    Demotion needs Reclaim,
+}
 
 /// A capability that another one needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,12 +143,6 @@ pub struct Rule {
     pub cap: Cap,
     /// The one that is needed.
     pub needs: Cap,
-}
-
-impl Rule {
-    const fn new(cap: Cap, needs: Cap) -> Self {
-        Self { cap, needs }
-    }
 }
 
 impl Cap {
@@ -202,17 +210,33 @@ impl Caps {
         !self.0 & bindings::CDM_ALLOW_ALL
     }
 
-    /// Returns the first rule that the set breaks.
-    pub const fn broken_rule(self) -> Option<Rule> {
+    const fn broken(self) -> Option<(Rule, &'static str)> {
         let mut i = 0;
         while i < RULES.len() {
-            let rule = RULES[i];
+            let (rule, _) = RULES[i];
             if self.0 & rule.cap as u32 != 0 && self.0 & rule.needs as u32 == 0 {
-                return Some(rule);
+                return Some(RULES[i]);
             }
             i += 1;
         }
         None
+    }
+
+    /// Returns the first rule that the set breaks.
+    pub const fn broken_rule(self) -> Option<Rule> {
+        match self.broken() {
+            Some((rule, _)) => Some(rule),
+            None => None,
+        }
+    }
+
+    /// Returns what [`cdm_caps!`](crate::cdm_caps) says about the first rule that the set breaks.
+    #[doc(hidden)]
+    pub const fn complaint(self) -> Option<&'static str> {
+        match self.broken() {
+            Some((_, text)) => Some(text),
+            None => None,
+        }
     }
 
     /// Reads names that are separated by commas or white space, or `all`, or `none`.
@@ -285,7 +309,7 @@ impl fmt::Display for Rule {
 
 /// Makes a constant [`Caps`](crate::cdm::Caps) of some capabilities.
 ///
-/// A set that breaks a rule does not compile.
+/// A set that breaks a rule does not compile, and the error names the rule.
 ///
 /// # Examples
 ///
@@ -305,17 +329,23 @@ impl fmt::Display for Rule {
 ///
 /// ```ignore,compile_fail
 /// # use kernel::{cdm::Cap, cdm_caps};
+/// // error: Cap::LongtermPin needs Cap::Gup
 /// let caps = cdm_caps![Cap::LongtermPin];
+/// ```
+///
+/// ```ignore,compile_fail
+/// # use kernel::{cdm::Cap, cdm_caps};
+/// // error: Cap::Demotion needs Cap::Reclaim
+/// let caps = cdm_caps![Cap::Migrate, Cap::Demotion];
 /// ```
 #[macro_export]
 macro_rules! cdm_caps {
     ($($cap:expr),* $(,)?) => {
         const {
             let caps = $crate::cdm::Caps::of(&[$($cap),*]);
-            ::core::assert!(
-                caps.broken_rule().is_none(),
-                "a capability is missing another one that it needs"
-            );
+            if let ::core::option::Option::Some(complaint) = caps.complaint() {
+                ::core::panic!("{}", complaint);
+            }
             caps
         }
     };
@@ -388,13 +418,15 @@ mod tests {
 
     #[test]
     fn every_rule_is_checked() {
-        for rule in RULES {
+        for (rule, text) in RULES {
             // All that the capability needs but this.
             let others = RULES
                 .iter()
+                .map(|(other, _)| other)
                 .filter(|other| other.cap == rule.cap && other.needs != rule.needs)
                 .fold(Caps::empty(), |caps, other| caps | other.needs);
-            assert_eq!((others | rule.cap).broken_rule(), Some(rule));
+            assert_eq!((others | rule.cap).broken_rule(), Some(*rule));
+            assert_eq!((others | rule.cap).complaint(), Some(*text));
             assert_eq!((others | rule.cap | rule.needs).broken_rule(), None);
         }
         assert_eq!(Caps::ALL.broken_rule(), None);
