@@ -101,16 +101,11 @@ struct node_use {
 	size_t huge;
 };
 
-/* Files of sysfs, procfs, debugfs: 0 or bytes read, else -errno */
+/* util/files.c: files of sysfs, procfs, debugfs: 0 or bytes read, else -errno */
 int file_read(const char *path, char *buf, size_t size);
 int file_write(const char *path, const char *text);
 long long file_number(const char *path);
-long long vm_event(const char *name);
-long long node_meminfo(int nid, const char *field);
-long long node_zoneinfo(int nid, const char *zone, const char *field);
-unsigned long node_allocations(int nid);
-long long node_event(int nid, const char *name);
-long long node_denied(int nid, const char *cap);
+long long file_field(const char *path, const char *field);
 int log_open(void);
 bool log_has(int fd, const char *words);
 
@@ -118,13 +113,25 @@ bool log_has(int fd, const char *words);
 int setting(const char *path, const char *text);
 void settings_restore(void);
 
-/* Nodes */
+/* util/counters.c: what the kernel counts */
+long long vm_event(const char *name);
+long long node_meminfo(int nid, const char *field);
+long long node_zoneinfo(int nid, const char *zone, const char *field);
+unsigned long node_allocations(int nid);
+long long node_event(int nid, const char *name);
+long long node_denied(int nid, const char *cap);
+
+/* util/nodes.c: nodes, their CPUs, tiers, and pools of huge pages */
 unsigned long parse_list(const char *text);
 unsigned long node_list(const char *name);
 int ram_node(int index);
 int run_on_node(int nid);
+int tier_of(int nid);
+const char *pool_file(int nid, const char *name);
+int pool_set(int nid, const char *nr);
+long long pool_size(int nid);
 
-/* The device and its node */
+/* util/device.c: the device and its node */
 bool cdm_control(void);
 const struct device *cdm_device(int index);
 int cdm_node(void);
@@ -141,50 +148,58 @@ int load_module(const char *name, const char *params);
 int unload_module(const char *name);
 
 /*
- * Everything outside that a registration may change, as text: compare two of
- * them to see that a failure has left nothing behind. To be freed.
+ * util/snapshot.c: everything outside that a registration may change, as text:
+ * compare two of them to see that a failure has left nothing behind. To be freed.
  */
 char *cdm_snapshot(void);
 bool cdm_same_snapshot(const char *before, const char *after);
 
-/* Pages. Addresses are base + i * stride for i in [0, nr). */
+/*
+ * util/mapping.c: mappings and what is in them. Here and below, the addresses
+ * of pages are base + i * stride for i in [0, nr).
+ */
 void *map_pages(size_t nr);
 char *map_huge_range(size_t nr);
 char *map_huge(size_t nr, int flags);
-int bind_pages(void *addr, size_t nr, int mode, unsigned long nodes,
-	       unsigned int flags);
-void *map_pages_on(size_t nr, int nid);
 void unmap_pages(void *addr, size_t nr);
 void fill_page(void *addr, unsigned long seed);
 bool page_is(const void *addr, unsigned long seed);
 void fill_pages(void *addr, size_t nr, size_t stride, unsigned long seed);
 size_t pages_intact(const void *addr, size_t nr, size_t stride, unsigned long seed);
-int pages_nodes(const void *addr, size_t nr, size_t stride, int *nodes);
-size_t pages_on(const void *addr, size_t nr, size_t stride, int nid);
+int count_vmas(const void *addr, size_t nr);
+
+/* util/policy.c: policies, and on which node pages are */
+int bind_pages(void *addr, size_t nr, int mode, unsigned long nodes,
+	       unsigned int flags);
+void *map_pages_on(size_t nr, int nid);
 char *filled_pages_on(size_t nr, int nid, unsigned long seed);
 char *large_folios_on(size_t kb, int nid, unsigned long seed);
-size_t pages_in_folios(const char *addr, size_t nr, size_t kb);
+int pages_nodes(const void *addr, size_t nr, size_t stride, int *nodes);
+size_t pages_on(const void *addr, size_t nr, size_t stride, int nid);
 int page_node(const void *addr);
 long move_to(void *addr, size_t nr, size_t stride, int nid, int *status);
 size_t count_status(const int *status, size_t nr, int value);
+void drain_lru(void);
+int numa_maps_pages(const void *addr, int nid, char *policy, size_t size);
+
+/* util/pageflags.c: page frames, and what is known of them */
 int pages_pfns(const void *addr, size_t nr, size_t stride, unsigned long *pfn);
+unsigned long page_pfn(const void *addr);
+size_t distinct_pfns(const void *addr, size_t nr, size_t stride);
+unsigned long page_flags_of(unsigned long pfn);
 size_t pages_with(const void *addr, size_t nr, size_t stride,
 		  unsigned long flags);
 size_t pages_ksm(const void *addr, size_t nr, size_t stride);
-size_t distinct_pfns(const void *addr, size_t nr, size_t stride);
-unsigned long page_pfn(const void *addr);
-unsigned long page_flags_of(unsigned long pfn);
-int count_vmas(const void *addr, size_t nr);
+size_t pages_in_folios(const char *addr, size_t nr, size_t kb);
 int device_use(struct node_use *use);
-int numa_maps_pages(const void *addr, int nid, char *policy, size_t size);
 
-/* Children that die with the test */
+/* util/child.c: children that die with the test */
 pid_t spawn(int (*fn)(void *arg), void *arg);
 int reap(pid_t pid);
 void kill_and_reap(pid_t pid);
 void *shared_page(void);
 
-/* Memory cgroups */
+/* util/memcg.c: a memory cgroup */
 int memcg_create(void);
 int memcg_join(void);
 void memcg_remove(void);
@@ -192,20 +207,19 @@ int memcg_write(const char *name, const char *text);
 int memcg_set(const char *name, size_t bytes);
 long long memcg_number(const char *name, const char *field);
 
-/* Agents */
+/* util/agents.c: KSM and NUMA balancing at work */
 int ksm_start(const char *merge_across_nodes);
 int ksm_scans(int nr);
 void ksm_stop(void);
 int numab_start(void);
-void drain_lru(void);
 long touch_faults(const char *addr, size_t nr, size_t stride);
 int flush_translations(void);
-int tier_of(int nid);
+
+/* util/gup.c: references to pages */
 #define FOLL_WRITE	0x1	/* a flag for gup_gets(), as in mm_types.h */
 size_t gup_gets(unsigned long mode, void *addr, size_t nr, unsigned int flags);
-const char *pool_file(int nid, const char *name);
-int pool_set(int nid, const char *nr);
-long long pool_size(int nid);
+
+/* util/damon.c: DAMON with one scheme */
 int damon_start(const char *ops, unsigned long long start,
 		unsigned long long size, const char *action, int target_nid,
 		unsigned int min_accesses);
