@@ -17,6 +17,7 @@ help:
 	@echo '  make bench        what it costs: instructions against the base kernel'
 	@echo '  make bench-check  do the results of make bench stay within the budget?'
 	@echo '  make gates        open each gate of the kernel: does a test fail for it?'
+	@echo '  make control      the denial tests where nothing is denied: each has to fail'
 	@echo "  make test-mm      the kernel's own mm selftests, against the base kernel's results"
 	@echo '  make soak         stressors against devices that come and go, for SECONDS=600'
 	@echo '  make lint         checkpatch, rustfmt, clippy, sparse, kernel-doc, shellcheck'
@@ -33,7 +34,9 @@ help:
 	@echo '  KDIR=DIR          take the source of Linux 7.3 from DIR'
 	@echo '  BENCH="--boots 1" make bench: options of tools/cdm/bench/bench'
 	@echo '  GATES="gup.c"     make gates: only the gates in files of such names'
-	@echo '  TESTS="a b"       make test: only these kselftests; test-mm: these categories'
+	@echo '  TESTS="a b"       make test, make control: only these kselftests; test-mm: these'
+	@echo '                    categories'
+	@echo '  LINT="--fresh"    make lint: look again at what has not changed'
 
 setup:
 	@$(T)/build/setup
@@ -60,11 +63,14 @@ test-mm: setup
 gates: setup
 	@$(T)/gates/gates $(GATES)
 
+control: setup
+	@$(T)/check/control $(TESTS)
+
 soak: setup
 	@$(T)/check/soak $(or $(SECONDS),600)
 
 lint: setup
-	@$(T)/check/lint
+	@$(T)/check/lint $(LINT)
 
 objcmp: setup
 	@$(T)/check/objcmp
@@ -97,4 +103,4 @@ clean:
 distclean:
 	@$(T)/build/clean --all
 
-.PHONY: help setup run test gates test-mm shell vm objcmp soak lint kernel refresh steps series clean distclean
+.PHONY: help setup run test gates control test-mm shell vm objcmp soak lint kernel refresh steps series clean distclean
