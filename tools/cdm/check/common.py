@@ -26,7 +26,7 @@ def stage(message):
 def guest_options():
     """The options of tools/cdm/vm for each kselftest program that needs some."""
     options = {}
-    with open(os.path.join(TOOLS, "check/guests"), encoding="ascii") as f:
+    with open(os.path.join(REPO, "tools/testing/selftests/cdm/guests"), encoding="ascii") as f:
         for line in f:
             words = line.partition("#")[0].split()
             if words:
