@@ -40,6 +40,12 @@
 #define CDM_NR_CAPS		15
 #define CDM_ALLOW_ALL		0x7fff
 
+/*
+ * In the word of a node beside what it denies: there is nothing behind its pages
+ * any more. Not even to take the device out may they be read or moved.
+ */
+#define CDM_GONE		0x80000000
+
 /* What the driver asserts about its memory, &struct cdm_node_config.flags. */
 #define CDM_NODE_COHERENT	0x1	/* cache-coherent with all CPUs; mandatory */
 #define CDM_NODE_P2PDMA		0x2	/* other devices reach it by DMA */
@@ -53,10 +59,12 @@
 #define CDM_EVENT_ORPHAN		4	/* its driver went, and it could not */
 #define CDM_EVENT_REGISTER_FAILED	5
 #define CDM_EVENT_UNREGISTER_FAILED	6
+#define CDM_EVENT_LOST			7	/* its content, and so its pages */
 
 struct attribute_group;
 struct cgroup;
 struct device;
+struct device_driver;
 struct mempolicy;
 struct module;
 
@@ -461,10 +469,22 @@ bool cdm_may_add_memory(int nid, u64 start, u64 size);
 /* For mm/oom_kill.c: the nodes that did not count. */
 void cdm_report_oom(void);
 
+bool __cdm_device_may_bind(struct device *dev, const struct device_driver *drv);
+
+/* For drivers/base/dd.c: tasks may still use the memory of an unbound device. */
+static inline bool cdm_device_may_bind(struct device *dev,
+				       const struct device_driver *drv)
+{
+	return !cdm_enabled() || __cdm_device_may_bind(dev, drv);
+}
+
 /* The driver interface, mm/cdm/; see Documentation/driver-api/cdm.rst. */
 int cdm_register_node(const struct cdm_node_config *config);
 int cdm_unregister_node(int nid);
 void cdm_release_node(int nid);
+void cdm_node_lost(int nid);
+int cdm_freeze_node(int nid);
+int cdm_thaw_node(int nid);
 
 #else /* !CONFIG_CDM */
 
@@ -600,6 +620,26 @@ static inline int cdm_unregister_node(int nid)
 
 static inline void cdm_release_node(int nid)
 {
+}
+
+static inline void cdm_node_lost(int nid)
+{
+}
+
+static inline int cdm_freeze_node(int nid)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int cdm_thaw_node(int nid)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline bool cdm_device_may_bind(struct device *dev,
+				       const struct device_driver *drv)
+{
+	return true;
 }
 
 #endif /* CONFIG_CDM */

@@ -183,6 +183,8 @@ pub(crate) enum Refusal {
     Overlap(Nid),
     /// The range is an orphan's, who was registered in another way.
     OrphanDiffers(Nid),
+    /// The device had a node before, and something still refers to pages of it.
+    StillHeld(Nid),
     /// Somebody uses a part of the range for something else.
     RangeBusy,
     /// The driver's module is on its way out.
@@ -212,6 +214,7 @@ impl Refusal {
             | Self::NidTaken(_)
             | Self::Overlap(_)
             | Self::OrphanDiffers(_)
+            | Self::StillHeld(_)
             | Self::RangeBusy => EBUSY,
             Self::NoNid => ENOSPC,
             Self::OwnerLeaving => ENODEV,
@@ -249,6 +252,10 @@ impl fmt::Display for Refusal {
             Self::Overlap(nid) => f.write_fmt(fmt!("the range overlaps node {}", *nid)),
             Self::OrphanDiffers(nid) => f.write_fmt(fmt!(
                 "orphaned node {} has the range, with another mask",
+                *nid
+            )),
+            Self::StillHeld(nid) => f.write_fmt(fmt!(
+                "something still refers to lost pages of its node {}",
                 *nid
             )),
             Self::RangeBusy => f.write_str("the range is in use"),

@@ -12,6 +12,9 @@
 EXPORT_SYMBOL_GPL(cdm_register_node);
 EXPORT_SYMBOL_GPL(cdm_unregister_node);
 EXPORT_SYMBOL_GPL(cdm_release_node);
+EXPORT_SYMBOL_GPL(cdm_node_lost);
+EXPORT_SYMBOL_GPL(cdm_freeze_node);
+EXPORT_SYMBOL_GPL(cdm_thaw_node);
 
 /* The module whose device the memory is. */
 

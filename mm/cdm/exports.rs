@@ -79,6 +79,75 @@ unsafe extern "C" fn cdm_release_node(nid: c_int) {
     }
 }
 
+/// Takes a node away whose content is lost: whoever has a page there is told so by SIGBUS when he
+/// looks for it, and nothing is read, moved or erased.
+///
+/// Context: may sleep. The node belongs to the core from now on, and goes when nothing refers to
+/// its pages any more.
+///
+/// # Safety
+///
+/// None: `nid` may be anything.
+#[export]
+unsafe extern "C" fn cdm_node_lost(nid: c_int) {
+    if let Some(nid) = Nid::new(nid) {
+        registry::lost::<ThisMachine>(nid);
+    }
+}
+
+fn set_frozen(nid: c_int, frozen: bool) -> c_int {
+    from_result(|| {
+        registry::set_frozen::<ThisMachine>(Nid::new(nid).ok_or(ENODEV)?, frozen)?;
+        Ok(0)
+    })
+}
+
+/// Lets nobody get pages on a node, until [`cdm_thaw_node`]: before a reset, so that it can be
+/// emptied. Who has pages there keeps them; memory policies fall back as if the node had gone.
+///
+/// Context: may sleep. Returns 0, `-ENODEV` if there is no such node, or `-EBUSY` if somebody is
+/// taking it away.
+///
+/// # Safety
+///
+/// None: `nid` may be anything.
+#[export]
+unsafe extern "C" fn cdm_freeze_node(nid: c_int) -> c_int {
+    set_frozen(nid, true)
+}
+
+/// Undoes [`cdm_freeze_node`].
+///
+/// Context: as there.
+///
+/// # Safety
+///
+/// None: `nid` may be anything.
+#[export]
+unsafe extern "C" fn cdm_thaw_node(nid: c_int) -> c_int {
+    set_frozen(nid, false)
+}
+
+/// A device goes: so do the nodes on it.
+///
+/// # Safety
+///
+/// None: `dev` is compared, not followed.
+#[export]
+unsafe extern "C" fn cdm_core_device_gone(dev: *mut bindings::device) {
+    registry::device_gone::<ThisMachine>(dev);
+}
+
+/// Tries again to take away what was lost. Returns whether something is left.
+///
+/// # Safety
+///
+/// None.
+#[export]
+unsafe extern "C" fn cdm_core_retry() -> bool {
+    registry::retry::<ThisMachine>()
+}
+
 /// Takes a node away for the administrator who wrote `unplugged` to its `state`.
 ///
 /// # Safety

@@ -14,7 +14,10 @@ use crate::{
         Facts,
         Nid, //
     },
-    node::Users,
+    node::{
+        Lost,
+        Users, //
+    },
     parts::{
         self,
         Machine, //
@@ -71,6 +74,13 @@ pub(crate) enum Step {
     Remove,
     Erase,
     Attributes,
+    Watch,
+    Hold,
+    LetGo,
+    MarkGone,
+    Evacuate,
+    Lose,
+    Retry,
 }
 
 impl Step {
@@ -84,7 +94,8 @@ impl Step {
             Self::Unregister => Self::Register,
             Self::Delete => Self::Create,
             Self::Free => Self::Prepare,
-            Self::Remove => Self::Add,
+            Self::Remove | Self::Evacuate | Self::Lose => Self::Add,
+            Self::LetGo => Self::Hold,
             _ => return None,
         })
     }
@@ -101,6 +112,10 @@ pub(crate) struct State {
     pub(crate) meanwhile: Option<fn()>,
     pub(crate) is_ready: bool,
     pub(crate) is_write_back: bool,
+    /// Can the memory of devices be read?
+    pub(crate) answers: bool,
+    /// So many pages are taken from their users, and so many are held, when a node is lost.
+    pub(crate) lost: (usize, usize),
     /// Of the node that was touched last.
     pub(crate) is_nameable: bool,
     /// Of the directory that was touched last.
@@ -123,6 +138,8 @@ impl State {
             meanwhile: None,
             is_ready: true,
             is_write_back: true,
+            answers: true,
+            lost: (0, 0),
             is_nameable: false,
             state: c"",
             at_removal: None,
@@ -242,6 +259,7 @@ impl Machine for Fake {
     type Hotplug = Hotplug;
     type Owner = Owner;
     type Region = Region;
+    type Device = Device;
     type Published = Published;
     type Group = Group;
     type Dir = Dir;
@@ -285,6 +303,17 @@ impl Machine for Fake {
         Ok(Hotplug)
     }
 
+    unsafe fn watch_bus(dev: *mut bindings::device) -> Result<(), Refusal> {
+        if dev.is_null() {
+            return Ok(());
+        }
+        ask_for(Step::Watch, "watching")
+    }
+
+    fn retry_later() {
+        note(Step::Retry);
+    }
+
     fn show_attrs(_nid: Nid, _hotplug: &Hotplug) {
         note(Step::Attributes);
     }
@@ -314,6 +343,7 @@ undone_by! {
     Hotplug: Unlock,
     Owner: Unpin,
     Region: Unrequest,
+    Device: LetGo,
     Published: Withdraw,
     Group: Unregister,
     Dir: Delete,
@@ -348,6 +378,19 @@ impl parts::Region for Region {
     }
 }
 
+pub(crate) struct Device;
+
+impl parts::Device<Fake> for Device {
+    unsafe fn hold(_dev: *mut bindings::device, _region: &Region) -> Result<Self, Refusal> {
+        ask_for(Step::Hold, "holding")?;
+        Ok(Self)
+    }
+
+    fn answers(&self) -> bool {
+        STATE.lock().answers
+    }
+}
+
 pub(crate) struct Published;
 
 impl parts::Published for Published {
@@ -358,6 +401,10 @@ impl parts::Published for Published {
 
     fn set_nameable(&mut self, nameable: bool) {
         STATE.lock().is_nameable = nameable;
+    }
+
+    fn mark_gone(&mut self) {
+        note(Step::MarkGone);
     }
 }
 
@@ -441,5 +488,26 @@ impl parts::Present<Fake> for Present {
             Ok(()) => Ok(Absent),
             Err(error) => Err((self, error)),
         }
+    }
+
+    fn evacuate(self) -> Result<Absent, Self> {
+        match ask(Step::Evacuate) {
+            Ok(()) => Ok(Absent),
+            Err(_) => Err(self),
+        }
+    }
+
+    fn lose(self) -> Result<(Absent, Lost), (Self, Lost)> {
+        let (taken, held) = STATE.lock().lost;
+        let lost = Lost(bindings::cdm_lost { taken, held });
+
+        match ask(Step::Lose) {
+            Ok(()) => Ok((Absent, lost)),
+            Err(_) => Err((self, lost)),
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        STATE.lock().refused.contains(&Step::Lose)
     }
 }

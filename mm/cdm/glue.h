@@ -11,9 +11,11 @@
 #include <trace/events/cdm.h>
 
 struct cdm_denials;
+struct cdm_device;
 struct cdm_dir;
 struct cdm_memory;
 struct resource;
+struct xarray;
 
 /* What is known about a node id, see cdm_nid_facts(). */
 #define CDM_NID_POSSIBLE	0x01
@@ -36,6 +38,12 @@ struct cdm_users {
 	int pids[4];
 };
 
+/* What it meant that a node's content was lost, in pages. */
+struct cdm_lost {
+	unsigned long taken;	/* from tasks and files */
+	unsigned long held;	/* something in the kernel refers to them */
+};
+
 /* What memory hotplug can take: granularity in bytes, first and last address. */
 struct cdm_limits {
 	u64 block;
@@ -54,6 +62,7 @@ bool cdm_range_is_write_back(u64 start, u64 size);
 /* words.c */
 int cdm_publish(int nid, u32 deny);
 void cdm_withdraw(int nid);
+void cdm_mark_gone(int nid);
 void cdm_set_nameable(int nid, bool nameable);
 
 /* driver.c */
@@ -73,8 +82,18 @@ void cdm_memory_free(struct cdm_memory *mem);
 int cdm_memory_add(struct cdm_memory *mem);
 int cdm_memory_online(struct cdm_memory *mem);
 int cdm_memory_remove(struct cdm_memory *mem);
+int cdm_memory_evacuate(struct cdm_memory *mem);
+int cdm_memory_lose(struct cdm_memory *mem, struct cdm_lost *lost);
+bool cdm_memory_is_held(struct cdm_memory *mem);
+void cdm_retry_later(void);
 
 unsigned int cdm_leave_timeout(void);
+
+/* device.c */
+int cdm_watch_bus(struct device *dev);
+struct cdm_device *cdm_device_hold(struct device *dev, struct resource *region);
+void cdm_device_let_go(struct cdm_device *owner);
+bool cdm_device_answers(const struct cdm_device *owner);
 
 /* census.c */
 void cdm_count_users(const struct resource *res, struct cdm_users *users);
@@ -98,10 +117,18 @@ void cdm_denials_free(struct cdm_denials __percpu *denials);
 
 void cdm_set_leave_timeout(unsigned int ms);
 
+/* gone.c */
+void cdm_note_poison(u64 start, u64 size, struct xarray *bad);
+void cdm_take_pages(u64 start, u64 size, struct xarray *bad,
+		    struct cdm_lost *lost);
+bool cdm_pages_in_use(unsigned long pfn, unsigned long nr, struct xarray *bad);
+
 /* Rust, called by C. */
 void cdm_core_init(void);
 void cdm_core_name_caps(u32 deny, char *buf);
 ssize_t cdm_core_emit_denied(int nid, char *buf);
 int cdm_core_unplug(int nid, const struct cdm_dir *dir);
+void cdm_core_device_gone(struct device *dev);
+bool cdm_core_retry(void);
 
 #endif /* _MM_CDM_GLUE_H */

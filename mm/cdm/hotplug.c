@@ -7,6 +7,7 @@
 
 #include <linux/bitmap.h>
 #include <linux/cdm.h>
+#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
@@ -20,6 +21,7 @@
 #include <linux/slab.h>
 #include <linux/timer.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 #include "glue.h"
 
@@ -62,10 +64,11 @@ struct resource *cdm_region_request(u64 start, u64 size)
 	res = request_mem_region(start, size, "cdm");
 	/*
 	 * Not busy, and of a type that the memory resource below it may have:
-	 * as dax/kmem does.
+	 * as dax/kmem does. Nobody maps what tasks use, by resourceN of the PCI
+	 * device or by /dev/mem.
 	 */
 	if (res)
-		res->flags = IORESOURCE_SYSTEM_RAM;
+		res->flags = IORESOURCE_SYSTEM_RAM | IORESOURCE_EXCLUSIVE;
 	return res;
 }
 
@@ -168,13 +171,25 @@ struct cdm_memory {
 
 	/* While it leaves. */
 	struct work_struct work;
+	struct completion done;
 	struct timer_list timer;
 	struct task_struct *task;
 	unsigned long deadline;
 	bool borrowed;
 	int ret;
 	unsigned long *offlined;	/* the blocks that this attempt took offline */
+
+	/* After its content was lost: block by block. */
+	bool is_lost;
+	unsigned long *removed;
+	struct xarray bad;		/* pages that were poison before */
+	struct cdm_lost lost;
 };
+
+static unsigned long cdm_nr_blocks(const struct cdm_memory *mem)
+{
+	return mem->size / memory_block_size_bytes();
+}
 
 /* What the core itself is adding. Under device_hotplug_lock. */
 static const struct cdm_memory *cdm_adding;
@@ -195,14 +210,15 @@ struct cdm_memory *cdm_memory_alloc(int nid, int mgid, u64 start, u64 size)
 	if (!mem)
 		return NULL;
 
-	mem->offlined = bitmap_zalloc(size / memory_block_size_bytes(),
-				      GFP_KERNEL);
-	if (!mem->offlined) {
-		kfree(mem);
+	mem->size = size;
+	mem->offlined = bitmap_zalloc(cdm_nr_blocks(mem), GFP_KERNEL);
+	mem->removed = bitmap_zalloc(cdm_nr_blocks(mem), GFP_KERNEL);
+	xa_init(&mem->bad);
+	if (!mem->offlined || !mem->removed) {
+		cdm_memory_free(mem);
 		return NULL;
 	}
 	mem->start = start;
-	mem->size = size;
 	mem->nid = nid;
 	mem->mgid = mgid;
 	return mem;
@@ -210,6 +226,8 @@ struct cdm_memory *cdm_memory_alloc(int nid, int mgid, u64 start, u64 size)
 
 void cdm_memory_free(struct cdm_memory *mem)
 {
+	xa_destroy(&mem->bad);
+	bitmap_free(mem->removed);
 	bitmap_free(mem->offlined);
 	kfree(mem);
 }
@@ -356,6 +374,20 @@ static int cdm_offline_until(struct cdm_memory *mem)
 	}
 }
 
+static void cdm_leave_begin(struct cdm_memory *mem)
+{
+	mem->task = current;
+	bitmap_zero(mem->offlined, cdm_nr_blocks(mem));
+	timer_setup(&mem->timer, cdm_leave_expired, 0);
+	mod_timer(&mem->timer, mem->deadline);
+}
+
+static void cdm_leave_end(struct cdm_memory *mem)
+{
+	timer_delete_sync(&mem->timer);
+	clear_notify_signal();
+}
+
 static void cdm_memory_remove_work(struct work_struct *work)
 {
 	struct cdm_memory *mem = container_of(work, struct cdm_memory, work);
@@ -364,18 +396,12 @@ static void cdm_memory_remove_work(struct work_struct *work)
 	if (!mem->borrowed) {
 		mem->ret = cdm_hotplug_lock_until(mem->deadline);
 		if (mem->ret)
-			return;
+			goto done;
 	}
 
-	mem->task = current;
-	bitmap_zero(mem->offlined, mem->size / memory_block_size_bytes());
-	timer_setup(&mem->timer, cdm_leave_expired, 0);
-	mod_timer(&mem->timer, mem->deadline);
-
+	cdm_leave_begin(mem);
 	mem->ret = cdm_offline_until(mem);
-
-	timer_delete_sync(&mem->timer);
-	clear_notify_signal();
+	cdm_leave_end(mem);
 
 	if (!mem->ret) {
 		__remove_memory(mem->start, mem->size);
@@ -383,8 +409,7 @@ static void cdm_memory_remove_work(struct work_struct *work)
 		for (attempt = 0; attempt < 5; attempt++) {
 			walk_memory_blocks(mem->start, mem->size, mem,
 					   cdm_reonline_block);
-			if (bitmap_empty(mem->offlined, mem->size /
-					 memory_block_size_bytes()))
+			if (bitmap_empty(mem->offlined, cdm_nr_blocks(mem)))
 				break;
 			msleep(20);
 		}
@@ -395,14 +420,33 @@ static void cdm_memory_remove_work(struct work_struct *work)
 
 	if (!mem->borrowed)
 		unlock_device_hotplug();
+done:
+	complete(&mem->done);
+}
+
+/*
+ * Runs in a worker, which has no signals of its own: neither does a signal of
+ * the caller cut it short, nor does the end of the time disturb the caller.
+ *
+ * The caller may be in a notifier of the device's bus. Removing a block calls
+ * those of another bus, which lockdep cannot tell apart: no flush_work().
+ */
+static int cdm_memory_run(struct cdm_memory *mem, work_func_t fn)
+{
+	mem->deadline = cdm_deadline();
+	mem->borrowed = device_hotplug_locked_by_current();
+	mem->ret = 0;
+
+	init_completion(&mem->done);
+	INIT_WORK(&mem->work, fn);
+	queue_work(system_dfl_wq, &mem->work);
+	wait_for_completion(&mem->done);
+	return mem->ret;
 }
 
 /**
  * cdm_memory_remove - take a node's memory away, all or nothing
  * @mem: memory that has been added; its blocks may be online or not
- *
- * Runs in a worker, which has no signals of its own: neither does a signal of
- * the caller cut it short, nor does the end of the time disturb the caller.
  *
  * Context: May sleep, for about cdm_leave_timeout().
  * Return: 0, or -errno and all is as before, except that pages which had moved
@@ -410,11 +454,186 @@ static void cdm_memory_remove_work(struct work_struct *work)
  */
 int cdm_memory_remove(struct cdm_memory *mem)
 {
-	mem->deadline = cdm_deadline();
-	mem->borrowed = device_hotplug_locked_by_current();
+	return cdm_memory_run(mem, cdm_memory_remove_work);
+}
 
-	INIT_WORK(&mem->work, cdm_memory_remove_work);
-	queue_work(system_dfl_wq, &mem->work);
-	flush_work(&mem->work);
+static void cdm_remove_offlined(struct cdm_memory *mem)
+{
+	const unsigned long size = memory_block_size_bytes();
+	unsigned long i;
+
+	for_each_set_bit(i, mem->offlined, cdm_nr_blocks(mem)) {
+		__remove_memory(mem->start + i * size, size);
+		__set_bit(i, mem->removed);
+	}
+	bitmap_zero(mem->offlined, cdm_nr_blocks(mem));
+}
+
+static int cdm_evacuate_block(struct memory_block *block, void *arg)
+{
+	struct cdm_memory *mem = arg;
+	unsigned int index = cdm_block_index(mem, block);
+	unsigned long left = mem->deadline - jiffies;
+
+	/* Each its share: what cannot move is in one block, maybe the first. */
+	if (time_after_eq(jiffies, mem->deadline))
+		left = 0;
+	mod_timer(&mem->timer, jiffies + left / (cdm_nr_blocks(mem) - index));
+	if (device_offline(&block->dev) < 0)
+		mem->ret = -EBUSY;
+	else
+		__set_bit(index, mem->offlined);
+	timer_delete_sync(&mem->timer);
+	clear_notify_signal();
+	return 0;
+}
+
+static void cdm_memory_evacuate_work(struct work_struct *work)
+{
+	struct cdm_memory *mem = container_of(work, struct cdm_memory, work);
+
+	if (!mem->borrowed) {
+		mem->ret = cdm_hotplug_lock_until(mem->deadline);
+		if (mem->ret)
+			goto done;
+	}
+
+	cdm_leave_begin(mem);
+	walk_memory_blocks(mem->start, mem->size, mem, cdm_evacuate_block);
+	cdm_remove_offlined(mem);
+	cdm_leave_end(mem);
+
+	if (!mem->borrowed)
+		unlock_device_hotplug();
+done:
+	complete(&mem->done);
+}
+
+/**
+ * cdm_memory_evacuate - take away as much of a node's memory as can be moved out
+ * @mem: memory that has been added, of a device that goes in any case
+ *
+ * Context: May sleep, for about cdm_leave_timeout().
+ * Return: 0, or -EBUSY if some blocks are left, for cdm_memory_lose().
+ */
+int cdm_memory_evacuate(struct cdm_memory *mem)
+{
+	return cdm_memory_run(mem, cdm_memory_evacuate_work);
+}
+
+/* How long what refers to a page for a moment is waited for */
+#define CDM_LOSE_SETTLE		HZ
+
+static int cdm_lose_block(struct memory_block *block, void *arg)
+{
+	struct cdm_memory *mem = arg;
+
+	/* Offline it would have no struct pages to drop references on. */
+	if (cdm_pages_in_use(section_nr_to_pfn(block->start_section_nr),
+			     PHYS_PFN(memory_block_size_bytes()), &mem->bad) ||
+	    device_offline(&block->dev) < 0)
+		mem->ret = -EBUSY;
+	else
+		__set_bit(cdm_block_index(mem, block), mem->offlined);
+	return 0;
+}
+
+static void cdm_memory_lose_work(struct work_struct *work)
+{
+	struct cdm_memory *mem = container_of(work, struct cdm_memory, work);
+	unsigned long settled;
+
+	/* Whatever becomes of the memory: nobody has these pages any more. */
+	cdm_take_pages(mem->start, mem->size, &mem->bad, &mem->lost);
+
+	if (!mem->borrowed) {
+		mem->ret = cdm_hotplug_lock_until(mem->deadline);
+		if (mem->ret)
+			goto done;
+	}
+
+	cdm_leave_begin(mem);
+	settled = jiffies + CDM_LOSE_SETTLE;
+	for (;;) {
+		mem->ret = 0;
+		walk_memory_blocks(mem->start, mem->size, mem, cdm_lose_block);
+		cdm_remove_offlined(mem);
+		if (!mem->ret || time_after_eq(jiffies, settled) ||
+		    time_after_eq(jiffies, mem->deadline))
+			break;
+		msleep(20);
+		cdm_take_pages(mem->start, mem->size, &mem->bad, &mem->lost);
+	}
+	cdm_leave_end(mem);
+
+	if (!mem->borrowed)
+		unlock_device_hotplug();
+done:
+	complete(&mem->done);
+}
+
+/**
+ * cdm_memory_lose - take a node's memory away, whose content is lost
+ * @mem: memory that has been added, of a node whose word says %CDM_GONE
+ * @lost: where is counted what that meant
+ *
+ * Nothing is read, moved or erased. Blocks to whose pages something refers stay
+ * until it is called again.
+ *
+ * Context: May sleep, for about cdm_leave_timeout().
+ * Return: 0, or -EBUSY if some blocks are left.
+ */
+int cdm_memory_lose(struct cdm_memory *mem, struct cdm_lost *lost)
+{
+	if (!mem->is_lost)
+		cdm_note_poison(mem->start, mem->size, &mem->bad);
+	mem->is_lost = true;
+
+	cdm_memory_run(mem, cdm_memory_lose_work);
+	*lost = mem->lost;
 	return mem->ret;
+}
+
+/**
+ * cdm_memory_is_held - does something refer to a page of each block that is left?
+ * @mem: memory for which cdm_memory_lose() said -EBUSY
+ *
+ * Context: May sleep.
+ * Return: true if it is too early to try again.
+ */
+bool cdm_memory_is_held(struct cdm_memory *mem)
+{
+	const unsigned long size = memory_block_size_bytes();
+	bool held = true;
+	unsigned long i;
+
+	get_online_mems();
+	for_each_clear_bit(i, mem->removed, cdm_nr_blocks(mem)) {
+		if (!cdm_pages_in_use(PHYS_PFN(mem->start + i * size),
+				      PHYS_PFN(size), &mem->bad)) {
+			held = false;
+			break;
+		}
+	}
+	put_online_mems();
+	return held;
+}
+
+/* What could not go is looked at now and then. */
+
+#define CDM_RETRY_INTERVAL	HZ
+
+static void cdm_retry(struct work_struct *work);
+static DECLARE_DELAYED_WORK(cdm_retry_work, cdm_retry);
+
+static void cdm_retry(struct work_struct *work)
+{
+	if (cdm_core_retry())
+		cdm_retry_later();
+}
+
+void cdm_retry_later(void)
+{
+	queue_delayed_work(system_dfl_long_wq, &cdm_retry_work,
+			   CDM_RETRY_INTERVAL);
 }

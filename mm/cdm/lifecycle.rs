@@ -5,14 +5,17 @@
 //! ```text
 //!                 registered        begin_leave
 //!   Registering ------------> Live ------------> Leaving ---> gone
-//!                              ^                    |
-//!                              +-------- stayed ----+
+//!                              ^                   | |         ^
+//!                              +-------- stayed ---+ +-> Lost -+
 //! ```
 //!
 //! Beside the phase there is the question whether the driver still holds its handle. A live node
 //! that nobody holds is an orphan: the core keeps it until it can leave or its driver comes back. A
 //! handle without a node is a driver whose node the administrator has unplugged: it keeps the node
 //! id, so that the handle never means somebody else's node.
+//!
+//! A node whose device has gone, or what was on it, leaves in any case: from `Lost` it never comes
+//! back, and only waits for what the kernel itself still refers to. Nobody holds it then.
 //!
 //! Whoever moves a node to `Leaving` works on it alone, without a lock.
 
@@ -27,6 +30,8 @@ pub(crate) enum Phase {
     Live,
     /// Somebody tries to take it away.
     Leaving,
+    /// Its content is gone, and its pages have been taken from their users.
+    Lost,
     /// Its memory is gone, the driver's handle is not.
     Unplugged,
 }
@@ -38,6 +43,12 @@ pub(crate) enum By {
     Driver,
     /// The administrator.
     Admin,
+    /// The bus: the device goes.
+    Device,
+    /// The driver, with its handle: the content is gone.
+    Loss,
+    /// The core, which looks after what was lost.
+    Core,
 }
 
 /// What is left to do for a request to leave.
@@ -63,6 +74,8 @@ pub(crate) enum Fate {
 pub(crate) struct Lifecycle {
     phase: Phase,
     held: bool,
+    doomed: bool,
+    lost: bool,
 }
 
 impl Lifecycle {
@@ -71,6 +84,8 @@ impl Lifecycle {
         Self {
             phase: Phase::Registering,
             held: true,
+            doomed: false,
+            lost: false,
         }
     }
 
@@ -82,6 +97,16 @@ impl Lifecycle {
     /// Is somebody working on the node?
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self.phase, Phase::Registering | Phase::Leaving)
+    }
+
+    /// Is the node one whose content is lost, whether somebody works on it or not?
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Must whoever works on the node not give it back?
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.doomed
     }
 
     /// The node is complete.
@@ -100,17 +125,20 @@ impl Lifecycle {
 
     /// Somebody wants the node to leave.
     pub(crate) fn begin_leave(&mut self, by: By) -> Result<Leave> {
-        if by == By::Driver && !self.held {
+        let by_driver = matches!(by, By::Driver | By::Loss);
+
+        if by_driver && !self.held {
             return Err(ENODEV);
         }
-        match (self.phase, by) {
-            (Phase::Live, _) => {
+        match self.phase {
+            Phase::Live if by == By::Core => Err(ENODEV),
+            Phase::Live | Phase::Lost => {
                 self.phase = Phase::Leaving;
                 Ok(Leave::Begun)
             }
-            (Phase::Registering | Phase::Leaving, _) => Err(EBUSY),
-            (Phase::Unplugged, By::Driver) => Ok(Leave::AlreadyGone),
-            (Phase::Unplugged, By::Admin) => Err(ENODEV),
+            Phase::Registering | Phase::Leaving => Err(EBUSY),
+            Phase::Unplugged if by_driver => Ok(Leave::AlreadyGone),
+            Phase::Unplugged => Err(ENODEV),
         }
     }
 
@@ -119,10 +147,22 @@ impl Lifecycle {
         self.phase = Phase::Live;
     }
 
+    /// The node that was leaving could not, and has lost its content.
+    pub(crate) fn lost(&mut self) {
+        self.phase = Phase::Lost;
+        self.held = false;
+        self.lost = true;
+    }
+
+    /// The device goes while somebody works on the node.
+    pub(crate) fn doom(&mut self) {
+        self.doomed = true;
+    }
+
     /// The node that was leaving has gone.
     pub(crate) fn gone(&mut self, by: By) -> Fate {
         self.phase = Phase::Unplugged;
-        if by == By::Admin && self.held {
+        if matches!(by, By::Admin | By::Device) && self.held {
             Fate::Keep
         } else {
             Fate::Forget
@@ -141,6 +181,7 @@ impl Lifecycle {
             (Phase::Live, true) => c"online",
             (Phase::Live, false) => c"orphaned",
             (Phase::Leaving, _) => c"leaving",
+            (Phase::Lost, _) => c"lost",
             (Phase::Unplugged, _) => c"unplugged",
         }
     }
@@ -219,6 +260,49 @@ mod tests {
         assert_eq!(life.adopt(), Ok(()));
         assert_eq!(life, live());
         assert_eq!(life.adopt(), Err(EBUSY));
+    }
+
+    #[test]
+    fn a_device_goes() {
+        // Whether its driver still holds the node, which it does on some buses, or not.
+        let mut life = live();
+        assert_eq!(life.begin_leave(By::Device), Ok(Leave::Begun));
+        assert_eq!(life.gone(By::Device), Fate::Keep);
+        assert_eq!(life.begin_leave(By::Driver), Ok(Leave::AlreadyGone));
+
+        let mut life = orphan();
+        assert_eq!(life.begin_leave(By::Device), Ok(Leave::Begun));
+        assert_eq!(life.gone(By::Device), Fate::Forget);
+    }
+
+    #[test]
+    fn what_is_lost_does_not_come_back() {
+        let mut life = live();
+        assert_eq!(life.begin_leave(By::Core), Err(ENODEV));
+        assert_eq!(life.begin_leave(By::Loss), Ok(Leave::Begun));
+        life.lost();
+        assert!(life.is_lost());
+        assert_eq!(life.name(), c"lost");
+        assert_eq!(life.adopt(), Err(EBUSY));
+        assert_eq!(life.begin_leave(By::Driver), Err(ENODEV));
+        assert_eq!(life.begin_leave(By::Loss), Err(ENODEV));
+
+        assert_eq!(life.begin_leave(By::Core), Ok(Leave::Begun));
+        assert!(life.is_lost());
+        assert_eq!(life.begin_leave(By::Admin), Err(EBUSY));
+        life.lost();
+        assert_eq!(life.begin_leave(By::Admin), Ok(Leave::Begun));
+        assert_eq!(life.gone(By::Admin), Fate::Forget);
+    }
+
+    #[test]
+    fn a_device_may_go_while_the_admin_unplugs() {
+        let mut life = live();
+        assert_eq!(life.begin_leave(By::Admin), Ok(Leave::Begun));
+        assert_eq!(life.begin_leave(By::Device), Err(EBUSY));
+        assert!(!life.is_doomed());
+        life.doom();
+        assert!(life.is_doomed());
     }
 
     #[test]

@@ -33,7 +33,8 @@ impl Nid {
         self.0
     }
 
-    fn all() -> impl Iterator<Item = Self> {
+    /// All there can be.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         // INVARIANT: By the range.
         (0..bindings::MAX_NUMNODES as c_int).map(Self)
     }
@@ -76,23 +77,33 @@ impl Facts {
     }
 }
 
-/// Chooses a node for memory at `start`.
+/// Who had a node before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Had {
+    /// Nobody.
+    Never,
+    /// The device that a node is wanted for.
+    This,
+    /// Another one.
+    Another,
+}
+
+/// Chooses a node for a device's memory.
 ///
 /// In this order: what the driver says, for it may know the firmware; where the firmware expects
 /// memory at this address; the node that it had before; the first generic initiator, for that is
 /// how firmware announces a device with memory; any node that is possible and not there. A policy
 /// may outlive a node, and must not come to mean another device: of the last two, one that was
-/// never another's is first. `had` is where the memory was that the node had last.
+/// never another's is first.
 pub(crate) fn choose(
-    start: u64,
     wanted: Option<Nid>,
     expected: Option<Nid>,
     facts: impl Fn(Nid) -> Facts,
     is_taken: impl Fn(Nid) -> bool,
-    had: impl Fn(Nid) -> Option<u64>,
+    had: impl Fn(Nid) -> Had,
 ) -> Result<Nid, Refusal> {
     let usable = |nid: &Nid| facts(*nid).obstacle(*nid).is_none() && !is_taken(*nid);
-    let is_fresh = |nid: &Nid| usable(nid) && had(*nid).is_none();
+    let is_fresh = |nid: &Nid| usable(nid) && had(*nid) == Had::Never;
 
     if let Some(nid) = wanted {
         return match facts(nid).obstacle(nid) {
@@ -107,11 +118,7 @@ pub(crate) fn choose(
     let absent = || Nid::all().filter(|nid| !facts(*nid).is_online());
     expected
         .filter(usable)
-        .or_else(|| {
-            Nid::all()
-                .filter(|nid| had(*nid) == Some(start))
-                .find(usable)
-        })
+        .or_else(|| Nid::all().filter(|nid| had(*nid) == Had::This).find(usable))
         .or_else(|| initiators().find(is_fresh))
         .or_else(|| absent().find(is_fresh))
         .or_else(|| initiators().find(usable))
@@ -142,8 +149,6 @@ mod tests {
         })
     }
 
-    const START: u64 = 0x1000_0000;
-
     fn nid(nid: c_int) -> Option<Nid> {
         Nid::new(nid)
     }
@@ -151,19 +156,19 @@ mod tests {
     fn pick(wanted: Option<Nid>, expected: Option<Nid>, taken: &[c_int]) -> Result<c_int, Refusal> {
         let is_taken = |nid: Nid| taken.contains(&nid.as_raw());
 
-        choose(START, wanted, expected, machine, is_taken, |_| None).map(Nid::as_raw)
+        choose(wanted, expected, machine, is_taken, |_| Had::Never).map(Nid::as_raw)
     }
 
-    // `past` has the nodes that had memory, and where that was.
-    fn pick_again(past: &[(c_int, u64)], taken: &[c_int]) -> Result<c_int, Refusal> {
+    // `past` has the nodes that somebody had.
+    fn pick_again(past: &[(c_int, Had)], taken: &[c_int]) -> Result<c_int, Refusal> {
         let is_taken = |nid: Nid| taken.contains(&nid.as_raw());
         let had = |nid: Nid| {
             let past = past.iter().find(|(had, _)| *had == nid.as_raw());
 
-            past.map(|(_, at)| *at)
+            past.map_or(Had::Never, |(_, had)| *had)
         };
 
-        choose(START, None, None, machine, is_taken, had).map(Nid::as_raw)
+        choose(None, None, machine, is_taken, had).map(Nid::as_raw)
     }
 
     #[test]
@@ -209,12 +214,14 @@ mod tests {
 
     #[test]
     fn the_past() {
-        assert_eq!(pick_again(&[(3, START)], &[]), Ok(3));
-        assert_eq!(pick_again(&[(3, START)], &[3]), Ok(2));
-        assert_eq!(pick_again(&[(2, !START)], &[]), Ok(3));
-        assert_eq!(pick_again(&[(2, !START), (3, !START)], &[]), Ok(4));
+        use Had::{Another, This};
 
-        let others = [(2, !START), (3, !START), (4, !START)];
+        assert_eq!(pick_again(&[(3, This)], &[]), Ok(3));
+        assert_eq!(pick_again(&[(3, This)], &[3]), Ok(2));
+        assert_eq!(pick_again(&[(2, Another)], &[]), Ok(3));
+        assert_eq!(pick_again(&[(2, Another), (3, Another)], &[]), Ok(4));
+
+        let others = [(2, Another), (3, Another), (4, Another)];
         assert_eq!(pick_again(&others, &[]), Ok(2));
         assert_eq!(pick_again(&others, &[2]), Ok(3));
     }

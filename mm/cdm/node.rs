@@ -17,6 +17,7 @@ use crate::{
     parts::{
         self,
         Absent as _,
+        Device as _,
         Dir as _,
         Group as _,
         Machine,
@@ -54,6 +55,7 @@ impl Machine for ThisMachine {
     type Hotplug = Hotplug;
     type Owner = Owner;
     type Region = Region;
+    type Device = Device;
     type Published = Published;
     type Group = Group;
     type Dir = Dir;
@@ -95,6 +97,17 @@ impl Machine for ThisMachine {
 
     fn lock_hotplug() -> Result<Hotplug, Refusal> {
         Hotplug::lock()
+    }
+
+    unsafe fn watch_bus(dev: *mut bindings::device) -> Result<(), Refusal> {
+        // SAFETY: By the safety requirements.
+        to_result(unsafe { bindings::cdm_watch_bus(dev) })
+            .map_err(|error| Refusal::Failed("watching the bus", error))
+    }
+
+    fn retry_later() {
+        // SAFETY: It queues work.
+        unsafe { bindings::cdm_retry_later() };
     }
 
     fn show_attrs(nid: Nid, _hotplug: &Hotplug) {
@@ -210,6 +223,40 @@ impl Drop for Region {
     }
 }
 
+/// The device, which stays awake and with its driver while it has a node.
+///
+/// # Invariants
+///
+/// The pointer is from `cdm_device_hold()`.
+pub(crate) struct Device(NonNull<bindings::cdm_device>);
+
+// SAFETY: A reference is not tied to a thread.
+unsafe impl Send for Device {}
+
+impl parts::Device<ThisMachine> for Device {
+    unsafe fn hold(dev: *mut bindings::device, region: &Region) -> Result<Self, Refusal> {
+        // SAFETY: `dev` is valid, and the resource stays as long as it has to.
+        let device = unsafe { bindings::cdm_device_hold(dev, region.0.as_ptr()) };
+
+        // INVARIANT: As promised.
+        NonNull::new(device)
+            .map(Self)
+            .ok_or(Refusal::Failed("an allocation", ENOMEM))
+    }
+
+    fn answers(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::cdm_device_answers(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; this is the only time.
+        unsafe { bindings::cdm_device_let_go(self.0.as_ptr()) };
+    }
+}
+
 /// The node's mask, as core mm reads it.
 ///
 /// # Invariants
@@ -230,6 +277,11 @@ impl parts::Published for Published {
     fn set_nameable(&mut self, nameable: bool) {
         // SAFETY: A `Nid` is in range.
         unsafe { bindings::cdm_set_nameable(self.0.as_raw(), nameable) };
+    }
+
+    fn mark_gone(&mut self) {
+        // SAFETY: A `Nid` is in range, and by the type invariant the word is this node's.
+        unsafe { bindings::cdm_mark_gone(self.0.as_raw()) };
     }
 }
 
@@ -384,6 +436,51 @@ impl parts::Present<ThisMachine> for Present {
             Err(error) => Err((self, error)),
         }
     }
+
+    fn evacuate(self) -> Result<Absent, Self> {
+        // SAFETY: By the type invariant.
+        match unsafe { bindings::cdm_memory_evacuate(self.0.as_ptr()) } {
+            // INVARIANT: It has been removed.
+            0 => Ok(Absent(self.0)),
+            _ => Err(self),
+        }
+    }
+
+    fn lose(self) -> Result<(Absent, Lost), (Self, Lost)> {
+        let mut lost = Lost::default();
+        // SAFETY: By the type invariant; `lost` is valid for writes.
+        match unsafe { bindings::cdm_memory_lose(self.0.as_ptr(), &mut lost.0) } {
+            // INVARIANT: It has been removed.
+            0 => Ok((Absent(self.0), lost)),
+            _ => Err((self, lost)),
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::cdm_memory_is_held(self.0.as_ptr()) }
+    }
+}
+
+/// What it meant that the content of a node was lost.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Lost(pub(crate) bindings::cdm_lost);
+
+impl Lost {
+    /// Has nobody lost anything?
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.0.taken == 0 && self.0.held == 0
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pages taken from their users", self.0.taken)?;
+        if self.0.held != 0 {
+            write!(f, ", {} stay until nothing refers to them", self.0.held)?;
+        }
+        Ok(())
+    }
 }
 
 /// Who keeps a node from leaving, for the log.
@@ -412,19 +509,40 @@ impl fmt::Display for Users {
 /// All of a node but its memory.
 ///
 /// Fields go in the order of their declaration: the directory before the mask, which core mm needs
-/// as long as there is a page, the range after that, and the module last, which may be the one that
+/// as long as there is a page, the device and its range after that, and the module last, which may be the one that
 /// wants to be unloaded.
 struct Rest<M: Machine> {
     dir: M::Dir,
     _group: M::Group,
     published: M::Published,
+    device: Option<M::Device>,
     region: M::Region,
-    owner: M::Owner,
+    _owner: Option<M::Owner>,
     /// Pages may have data in them.
     used: bool,
     driver_scrubs: bool,
     /// The driver has gone without it.
     disowned: bool,
+    /// There is nothing behind its pages any more.
+    is_lost: bool,
+    /// Its driver wants nobody to get pages there for a while.
+    frozen: bool,
+}
+
+impl<M: Machine> Rest<M> {
+    /// # Safety
+    ///
+    /// `dev` must be null or valid, and `region` be dropped after the returned value.
+    unsafe fn hold(
+        dev: *mut bindings::device,
+        region: &M::Region,
+    ) -> Result<Option<M::Device>, Refusal> {
+        if dev.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: By the safety requirements.
+        unsafe { M::Device::hold(dev, region) }.map(Some)
+    }
 }
 
 /// A node without memory. Dropping it undoes all of it.
@@ -450,6 +568,8 @@ impl<M: Machine> Bare<M> {
         // SAFETY: By the safety requirements.
         let owner = unsafe { M::Owner::pin(owner) }?;
         let region = M::Region::request(config)?;
+        // SAFETY: By the safety requirements; both this function and `Rest` drop it before that.
+        let device = unsafe { Rest::<M>::hold(dev, &region) }?;
         let published = M::Published::new(nid, config)?;
         let group = M::Group::register(nid, config)?;
         let dir = M::Dir::create(nid, state)?;
@@ -463,11 +583,14 @@ impl<M: Machine> Bare<M> {
                 dir,
                 _group: group,
                 published,
+                device,
                 region,
-                owner,
+                _owner: Some(owner),
                 used: false,
                 driver_scrubs: config.driver_scrubs(),
                 disowned: false,
+                is_lost: false,
+                frozen: false,
             },
         })
     }
@@ -514,11 +637,21 @@ impl<M: Machine> Node<M> {
         matches!(self.memory, Memory::Present(_))
     }
 
-    /// Lets tasks name the node.
+    /// Lets tasks name the node, unless its driver does not want that now.
     pub(crate) fn open(&mut self) {
-        if self.is_plugged() {
+        if self.is_plugged() && !self.rest.frozen {
             self.rest.used = true;
             self.rest.published.set_nameable(true);
+        }
+    }
+
+    /// Closes the node until its driver says otherwise, or opens it again.
+    pub(crate) fn set_frozen(&mut self, frozen: bool) {
+        self.rest.frozen = frozen;
+        if frozen {
+            self.close();
+        } else {
+            self.open();
         }
     }
 
@@ -540,11 +673,39 @@ impl<M: Machine> Node<M> {
     ) -> Result<(), Refusal> {
         // SAFETY: By the safety requirements.
         let owner = unsafe { M::Owner::pin(owner) }?;
+        // SAFETY: By the safety requirements; fields are dropped in their order.
+        let device = unsafe { Rest::<M>::hold(dev, &self.rest.region) }?;
         // SAFETY: By the safety requirements.
         unsafe { self.rest.dir.set_device(dev) }?;
-        self.rest.owner = owner;
+        self.rest.device = device;
+        self.rest._owner = Some(owner);
         self.rest.disowned = false;
+        self.rest.frozen = false;
         Ok(())
+    }
+
+    /// Can its memory be read? Without a device nobody knows better.
+    pub(crate) fn answers(&self) -> bool {
+        self.rest.device.as_ref().is_none_or(M::Device::answers)
+    }
+
+    /// Is there nothing behind its pages any more?
+    pub(crate) fn is_lost(&self) -> bool {
+        self.rest.is_lost
+    }
+
+    /// Does something still refer to pages of a node that is lost?
+    pub(crate) fn is_held(&self) -> bool {
+        match &self.memory {
+            Memory::Present(present) => present.is_held(),
+            Memory::Unerased(_) => false,
+        }
+    }
+
+    /// No code of the driver is needed for what is left of the node.
+    pub(crate) fn let_go_of_owner(&mut self) {
+        self.disown();
+        self.rest._owner = None;
     }
 
     /// The driver has gone: no device is shown any more. Returns whether that is news.
@@ -563,6 +724,7 @@ impl<M: Machine> Node<M> {
     pub(crate) fn show(&self, state: &'static CStr) {
         // Of what is unerased only leaving is left to do.
         self.rest.dir.set_state(match self.memory {
+            Memory::Present(_) if self.rest.frozen && state == c"online" => c"frozen",
             Memory::Present(_) => state,
             Memory::Unerased(_) => c"unerased",
         });
@@ -610,5 +772,66 @@ impl<M: Machine> Node<M> {
             rest: ManuallyDrop::into_inner(rest),
         });
         Ok(())
+    }
+
+    /// Takes down a node whose device goes, as far as that is possible without a loss.
+    ///
+    /// Sleeps for about as long as a node may take to leave.
+    pub(crate) fn evacuate(mut self) -> Result<(), Self> {
+        self.close();
+        let is_readable = self.answers();
+        let Self { memory, rest } = self;
+
+        let memory = match memory {
+            Memory::Unerased(absent) => absent,
+            Memory::Present(present) => match present.evacuate() {
+                Ok(absent) => absent,
+                Err(present) => {
+                    let memory = Memory::Present(present);
+                    return Err(Self { memory, rest });
+                }
+            },
+        };
+        // Whoever gets the device next. There is no second attempt: it goes.
+        if rest.used && is_readable && rest.region.erase().is_err() {
+            pr_warn!("the memory of a device that goes could not be erased\n");
+        }
+        drop(Bare::<M> {
+            memory,
+            rest: ManuallyDrop::into_inner(rest),
+        });
+        Ok(())
+    }
+
+    /// Takes down a node whose content is lost, or as much of it as nothing refers to.
+    ///
+    /// Nothing is read, moved or erased. Sleeps for about as long as a node may take to leave.
+    pub(crate) fn lose(mut self) -> Result<Lost, (Self, Lost)> {
+        let is_news = !core::mem::replace(&mut self.rest.is_lost, true);
+
+        self.close();
+        self.rest.published.mark_gone();
+        let Self { memory, rest } = self;
+        let result = match memory {
+            Memory::Unerased(absent) => Ok((absent, Lost::default())),
+            Memory::Present(present) => present.lose(),
+        };
+        let (Ok((_, lost)) | Err((_, lost))) = &result;
+        if is_news && !lost.is_nothing() {
+            rest.dir.announce(Event::Lost);
+        }
+        match result {
+            Ok((memory, lost)) => {
+                drop(Bare::<M> {
+                    memory,
+                    rest: ManuallyDrop::into_inner(rest),
+                });
+                Ok(lost)
+            }
+            Err((present, lost)) => {
+                let memory = Memory::Present(present);
+                Err((Self { memory, rest }, lost))
+            }
+        }
     }
 }

@@ -19,7 +19,10 @@ use crate::{
         Facts,
         Nid, //
     },
-    node::Users,
+    node::{
+        Lost,
+        Users, //
+    },
     registry::Registry,
     trace::Event, //
 };
@@ -43,6 +46,8 @@ pub(crate) trait Machine: Sized + 'static {
     type Owner: Owner;
     /// See [`Region`].
     type Region: Region;
+    /// See [`Device`].
+    type Device: Device<Self>;
     /// See [`Published`].
     type Published: Published;
     /// See [`Group`].
@@ -77,6 +82,16 @@ pub(crate) trait Machine: Sized + 'static {
     /// Takes the right to change the machine's memory, or borrows it from a caller who has it.
     fn lock_hotplug() -> Result<Self::Hotplug, Refusal>;
 
+    /// Hears from now on which devices go that are on the bus of this one.
+    ///
+    /// # Safety
+    ///
+    /// `dev` must be null or valid, and no lock of the core held.
+    unsafe fn watch_bus(dev: *mut bindings::device) -> Result<(), Refusal>;
+
+    /// Calls [`retry`](crate::registry::retry) in a while.
+    fn retry_later();
+
     /// Sees to it that a node has its attributes in sysfs.
     fn show_attrs(nid: Nid, hotplug: &Self::Hotplug);
 
@@ -107,6 +122,18 @@ pub(crate) trait Region: Sized + Send {
     fn users(&self) -> Users;
 }
 
+/// The device, which stays awake and with its driver while it has a node.
+pub(crate) trait Device<M: Machine>: Sized + Send {
+    /// # Safety
+    ///
+    /// - `dev` must be valid.
+    /// - `region` must be dropped after the returned value.
+    unsafe fn hold(dev: *mut bindings::device, region: &M::Region) -> Result<Self, Refusal>;
+
+    /// Can its memory be read, as far as is known?
+    fn answers(&self) -> bool;
+}
+
 /// The node's mask, as core mm reads it.
 pub(crate) trait Published: Sized + Send {
     /// Makes it known. The node has no page yet.
@@ -114,6 +141,9 @@ pub(crate) trait Published: Sized + Send {
 
     /// Lets tasks name the node, or not any more. Who has named it keeps the pages.
     fn set_nameable(&mut self, nameable: bool);
+
+    /// Says that there is nothing behind the node's pages any more.
+    fn mark_gone(&mut self);
 }
 
 /// The group of the node's memory blocks.
@@ -166,4 +196,19 @@ pub(crate) trait Present<M: Machine>: Sized + Send {
     ///
     /// Sleeps for about [`Machine::leave_timeout_ms`].
     fn remove(self) -> Result<M::Absent, (Self, Error)>;
+
+    /// Takes away as much of the memory as can be moved out; then only [`lose`](Self::lose) is
+    /// left.
+    ///
+    /// Sleeps as [`remove`](Self::remove).
+    fn evacuate(self) -> Result<M::Absent, Self>;
+
+    /// Takes away what nothing refers to, of memory that is [marked](Published::mark_gone), without
+    /// reading or moving any of it.
+    ///
+    /// Sleeps as [`remove`](Self::remove).
+    fn lose(self) -> Result<(M::Absent, Lost), (Self, Lost)>;
+
+    /// Would [`lose`](Self::lose), which has failed, fail again?
+    fn is_held(&self) -> bool;
 }

@@ -19,10 +19,12 @@ use crate::{
     },
     nid::{
         self,
+        Had,
         Nid, //
     },
     node::{
         Bare,
+        Lost,
         Node,
         ThisMachine, //
     },
@@ -37,6 +39,7 @@ use kernel::{
     bindings,
     device,
     prelude::*,
+    str::CString,
     sync::{
         atomic::{
             Acquire,
@@ -52,14 +55,42 @@ struct Entry<M: Machine> {
     nid: Nid,
     config: Config,
     life: Lifecycle,
+    /// The device, for comparison: it may have gone.
+    device: usize,
     /// `None` while somebody works on it, and when only a driver's handle is left.
     node: Option<Node<M>>,
 }
 
-/// Where the memory was that a node had last.
+impl<M: Machine> Entry<M> {
+    /// Takes a node back that could not leave. Returns what that means, and whether no driver has
+    /// it.
+    fn keep(&mut self, mut node: Node<M>, handle: Handle) -> (Event, bool) {
+        if handle == Handle::Abandon {
+            self.life.abandon();
+        }
+        self.life.stayed();
+        let is_orphan = !self.life.is_held();
+        if !is_orphan {
+            node.open();
+        }
+        node.show(self.life.name());
+        let event = if is_orphan && node.disown() {
+            node.announce(Event::Orphan);
+            Event::Orphan
+        } else {
+            Event::UnregisterFailed
+        };
+        self.node = Some(node);
+        (event, is_orphan)
+    }
+}
+
+/// Whose node it was last: the device is known by its place on its bus, or else by the address of
+/// its memory, which may be another one when it comes back.
 struct Past {
     nid: Nid,
     start: u64,
+    name: Option<CString>,
 }
 
 /// All nodes of a machine.
@@ -112,18 +143,32 @@ impl<M: Machine> Registry<M> {
         self.entries.iter().any(|entry| entry.nid == nid)
     }
 
-    fn had(&self, nid: Nid) -> Option<u64> {
-        let past = self.past.iter().find(|past| past.nid == nid);
-
-        past.map(|past| past.start)
+    fn had(&self, nid: Nid, start: u64, name: Option<&CStr>) -> Had {
+        let Some(past) = self.past.iter().find(|past| past.nid == nid) else {
+            return Had::Never;
+        };
+        let is_this = match (past.name.as_deref(), name) {
+            (Some(had), Some(name)) => had == name,
+            _ => past.start == start,
+        };
+        if is_this {
+            Had::This
+        } else {
+            Had::Another
+        }
     }
 
     /// One of these for each node at most, so this does not grow for ever.
-    fn remember(&mut self, nid: Nid, start: u64) -> Result {
+    fn remember(&mut self, nid: Nid, start: u64, name: Option<&CStr>) -> Result {
+        let name = match name {
+            Some(name) => Some(CString::try_from(name)?),
+            None => None,
+        };
         if let Some(past) = self.past.iter_mut().find(|past| past.nid == nid) {
             past.start = start;
+            past.name = name;
         } else {
-            self.past.push(Past { nid, start }, GFP_KERNEL)?;
+            self.past.push(Past { nid, start, name }, GFP_KERNEL)?;
         }
         Ok(())
     }
@@ -136,7 +181,17 @@ impl<M: Machine> Slot<M> {
     /// Takes a node id for a range that nobody has.
     ///
     /// `_hotplug` keeps what is known about the node ids true.
-    fn reserve(config: &Config, _hotplug: &M::Hotplug) -> Result<Self, Refusal> {
+    ///
+    /// # Safety
+    ///
+    /// `dev` must be null or valid.
+    unsafe fn reserve(
+        config: &Config,
+        dev: *const bindings::device,
+        _hotplug: &M::Hotplug,
+    ) -> Result<Self, Refusal> {
+        // SAFETY: `dev` is null or valid.
+        let name = unsafe { name_of(dev) };
         let expected = M::expected_nid(config.start());
 
         let mut registry = M::nodes();
@@ -145,18 +200,30 @@ impl<M: Machine> Slot<M> {
             .iter()
             .find(|entry| entry.config.overlaps(config))
         {
-            return Err(Refusal::Overlap(other.nid));
+            return Err(if other.life.is_lost() {
+                Refusal::StillHeld(other.nid)
+            } else {
+                Refusal::Overlap(other.nid)
+            });
+        }
+        let had = |nid| registry.had(nid, config.start(), name);
+        // The number stays the device's.
+        if let Some(lost) = registry
+            .entries
+            .iter()
+            .find(|entry| entry.life.is_lost() && had(entry.nid) == Had::This)
+        {
+            return Err(Refusal::StillHeld(lost.nid));
         }
         let nid = nid::choose(
-            config.start(),
             config.nid(),
             expected,
             M::facts,
             |nid| registry.is_taken(nid),
-            |nid| registry.had(nid),
+            had,
         )?;
         registry
-            .remember(nid, config.start())
+            .remember(nid, config.start(), name)
             .map_err(|error| Refusal::Failed("an allocation", error))?;
         registry
             .entries
@@ -165,6 +232,7 @@ impl<M: Machine> Slot<M> {
                     nid,
                     config: *config,
                     life: Lifecycle::new(),
+                    device: dev as usize,
                     node: None,
                 },
                 GFP_KERNEL,
@@ -199,17 +267,17 @@ impl<M: Machine> Drop for Slot<M> {
     }
 }
 
-/// The name of the device that is registered, for the log.
+/// The name of a device.
 ///
 /// # Safety
 ///
-/// `config.dev` must be null or valid.
-unsafe fn name_of(config: &bindings::cdm_node_config) -> &CStr {
-    if config.dev.is_null() {
-        return c"a driver";
+/// `dev` must be null or valid, for as long as the name is used.
+unsafe fn name_of<'a>(dev: *const bindings::device) -> Option<&'a CStr> {
+    if dev.is_null() {
+        return None;
     }
     // SAFETY: `dev` is valid.
-    unsafe { device::Device::<device::Normal>::from_raw(config.dev) }.name()
+    Some(unsafe { device::Device::<device::Normal>::from_raw(dev.cast_mut()) }.name())
 }
 
 /// Registers a device's memory.
@@ -220,7 +288,7 @@ unsafe fn name_of(config: &bindings::cdm_node_config) -> &CStr {
 /// - The range must be memory of the caller's device.
 pub(crate) unsafe fn register<M: Machine>(raw: &bindings::cdm_node_config) -> Result<Nid, Refusal> {
     // SAFETY: `dev` is null or valid.
-    let name = unsafe { name_of(raw) };
+    let name = unsafe { name_of(raw.dev) }.unwrap_or(c"a driver");
 
     // SAFETY: The requirements are the same.
     match unsafe { try_register::<M>(raw, name) } {
@@ -268,6 +336,9 @@ unsafe fn try_register<M: Machine>(
         return Err(Refusal::NotWriteBack);
     }
 
+    // SAFETY: `dev` is null or valid, and nothing is locked.
+    unsafe { M::watch_bus(raw.dev) }?;
+
     let hotplug = M::lock_hotplug()?;
     // SAFETY: `owner` and `dev` are null or valid.
     if let Some(nid) = unsafe { adopt::<M>(&config, raw.owner, raw.dev) }? {
@@ -276,7 +347,8 @@ unsafe fn try_register<M: Machine>(
         return Ok(nid);
     }
 
-    let slot = Slot::<M>::reserve(&config, &hotplug)?;
+    // SAFETY: `dev` is null or valid.
+    let slot = unsafe { Slot::<M>::reserve(&config, raw.dev, &hotplug) }?;
     let nid = slot.0;
     let state = Lifecycle::new().name();
     // SAFETY: `owner` and `dev` are null or valid.
@@ -335,6 +407,9 @@ unsafe fn adopt<M: Machine>(
     };
 
     let nid = entry.nid;
+    if entry.life.is_lost() {
+        return Err(Refusal::StillHeld(nid));
+    }
     if !entry.config.promises_the_same(config) || config.nid().is_some_and(|wanted| wanted != nid) {
         return Err(Refusal::OrphanDiffers(nid));
     }
@@ -345,6 +420,7 @@ unsafe fn adopt<M: Machine>(
     // SAFETY: `owner` and `dev` are null or valid.
     unsafe { node.change_owner(owner, dev) }?;
     entry.life.adopt().map_err(|_| Refusal::NidTaken(nid))?;
+    entry.device = dev as usize;
     node.open();
     node.show(entry.life.name());
     node.announce(Event::Adopt);
@@ -377,7 +453,8 @@ fn begin_leave<M: Machine>(
             Ok(None)
         }
         Leave::Begun => {
-            if let Some(node) = entry.node.as_ref() {
+            // The core looks now and then, and mostly in vain.
+            if let Some(node) = entry.node.as_ref().filter(|_| by != By::Core) {
                 node.show(entry.life.name());
             }
             Ok(entry.node.take())
@@ -386,73 +463,132 @@ fn begin_leave<M: Machine>(
 }
 
 /// What a driver does about a node that stays.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Handle {
     Keep,
     Abandon,
 }
 
-fn try_leave<M: Machine>(nid: Nid, node: Node<M>, by: By, handle: Handle) -> Result {
-    let result = node.leave();
+/// How an attempt to take a node away has ended.
+enum Outcome<M: Machine> {
+    Gone(Option<Lost>),
+    Stayed(Node<M>, Error),
+    Lost(Node<M>, Lost),
+}
 
-    let mut registry = M::nodes();
-    // Nobody removes an entry whose node is leaving.
-    let entry = registry.find(nid).ok_or(ENODEV)?;
-    let memory = entry.config.traced();
-    let (mut node, error) = match result {
-        Ok(()) => {
-            if entry.life.gone(by) == Fate::Forget {
-                registry.forget(nid);
-            }
-            drop(registry);
-            trace::node(nid.as_raw(), Event::Unregister, &memory);
-            pr_info!("node{}: has gone\n", nid);
-            return Ok(());
+impl<M: Machine> Outcome<M> {
+    fn of_leaving(node: Node<M>, by: By) -> Self {
+        if by == By::Loss || node.is_lost() || !node.answers() {
+            return Self::of_losing(node);
         }
-        Err(stayed) => stayed,
+        if by == By::Device {
+            return match node.evacuate() {
+                Ok(()) => Self::Gone(None),
+                Err(node) => Self::of_losing(node),
+            };
+        }
+        match node.leave() {
+            Ok(()) => Self::Gone(None),
+            Err((node, error)) => Self::Stayed(node, error),
+        }
+    }
+
+    fn of_losing(node: Node<M>) -> Self {
+        match node.lose() {
+            Ok(lost) => Self::Gone(Some(lost)),
+            Err((node, lost)) => Self::Lost(node, lost),
+        }
+    }
+}
+
+/// Says once that the content of a node is lost.
+fn report_lost(nid: Nid, by: By, memory: &trace::Memory, lost: &Lost) {
+    let cause = match by {
+        By::Device => "its device has gone",
+        By::Loss => "its content is lost",
+        By::Driver | By::Admin | By::Core => "its device does not answer",
     };
 
-    // Counting is slow, and the node is still this function's alone.
-    drop(registry);
-    let users = node.users();
+    if lost.is_nothing() {
+        return;
+    }
+    trace::node(nid.as_raw(), Event::Lost, memory);
+    pr_err!("node{}: {}: {}\n", nid, cause, lost);
+}
 
-    let mut registry = M::nodes();
-    let entry = registry.find(nid).ok_or(ENODEV)?;
-    if handle == Handle::Abandon {
-        entry.life.abandon();
-    }
-    entry.life.stayed();
-    let is_orphan = !entry.life.is_held();
-    if !is_orphan {
-        node.open();
-    }
-    node.show(entry.life.name());
-    let event = if is_orphan && node.disown() {
-        node.announce(Event::Orphan);
-        Event::Orphan
-    } else {
-        Event::UnregisterFailed
-    };
-    entry.node = Some(node);
-    drop(registry);
+fn try_leave<M: Machine>(nid: Nid, node: Node<M>, by: By, handle: Handle) -> Result {
+    let is_news = !node.is_lost();
+    let mut outcome = Outcome::of_leaving(node, by);
 
-    trace::failure(nid.as_raw(), event, &memory, error, &users);
-    if is_orphan {
-        pr_err!(
-            "node{}: could not leave ({}), orphaned; write unplugged to its state to try again; {}\n",
-            nid,
-            error.to_errno(),
-            users
-        );
-    } else {
-        pr_warn!(
-            "node{}: cannot leave ({}); {}\n",
-            nid,
-            error.to_errno(),
-            users
-        );
+    loop {
+        let mut registry = M::nodes();
+        // Nobody removes an entry whose node is leaving.
+        let entry = registry.find(nid).ok_or(ENODEV)?;
+        let memory = entry.config.traced();
+
+        let (node, error) = match outcome {
+            Outcome::Gone(lost) => {
+                if entry.life.gone(by) == Fate::Forget {
+                    registry.forget(nid);
+                } else {
+                    entry.device = 0;
+                }
+                drop(registry);
+                if let Some(lost) = lost.filter(|_| is_news) {
+                    report_lost(nid, by, &memory, &lost);
+                }
+                trace::node(nid.as_raw(), Event::Unregister, &memory);
+                pr_info!("node{}: has gone\n", nid);
+                return Ok(());
+            }
+            Outcome::Lost(mut node, lost) => {
+                entry.life.lost();
+                entry.device = 0;
+                node.let_go_of_owner();
+                node.show(entry.life.name());
+                entry.node = Some(node);
+                drop(registry);
+                if is_news {
+                    report_lost(nid, by, &memory, &lost);
+                }
+                M::retry_later();
+                return Err(EBUSY);
+            }
+            Outcome::Stayed(node, error) => (node, error),
+        };
+
+        // Counting is slow, and the node is still this function's alone.
+        drop(registry);
+        let users = node.users();
+
+        let mut registry = M::nodes();
+        let entry = registry.find(nid).ok_or(ENODEV)?;
+        if entry.life.is_doomed() {
+            drop(registry);
+            outcome = Outcome::of_losing(node);
+            continue;
+        }
+        let (event, is_orphan) = entry.keep(node, handle);
+        drop(registry);
+
+        trace::failure(nid.as_raw(), event, &memory, error, &users);
+        if is_orphan {
+            pr_err!(
+                "node{}: could not leave ({}), orphaned; write unplugged to its state to try again; {}\n",
+                nid,
+                error.to_errno(),
+                users
+            );
+        } else {
+            pr_warn!(
+                "node{}: cannot leave ({}); {}\n",
+                nid,
+                error.to_errno(),
+                users
+            );
+        }
+        return Err(EBUSY);
     }
-    Err(EBUSY)
 }
 
 /// Takes a node away for its driver, or says that it stays.
@@ -476,19 +612,90 @@ pub(crate) fn unplug<M: Machine>(nid: Nid, dir: *const bindings::cdm_dir) -> Res
 /// While the administrator is at it, this waits: when the driver is gone its device may be switched
 /// off, and if the administrator fails it is the driver's turn.
 pub(crate) fn release<M: Machine>(nid: Nid) {
+    leave_for_good::<M>(nid, By::Driver, || abandon::<M>(nid));
+}
+
+/// Takes a node away whose content is lost, as its driver says.
+pub(crate) fn lost<M: Machine>(nid: Nid) {
+    leave_for_good::<M>(nid, By::Loss, || doom::<M>(nid) && abandon::<M>(nid));
+}
+
+/// Lets nobody get pages on a node for a while, or lets them again, as its driver says.
+pub(crate) fn set_frozen<M: Machine>(nid: Nid, frozen: bool) -> Result {
+    if !M::is_ready() {
+        return Err(ENODEV);
+    }
+    let mut registry = M::nodes();
+    let entry = registry.find(nid).ok_or(ENODEV)?;
+    if !entry.life.is_held() {
+        return Err(ENODEV);
+    }
+    // Somebody is taking it away, or has.
+    let node = entry.node.as_mut().ok_or(EBUSY)?;
+    node.set_frozen(frozen);
+    node.show(entry.life.name());
+    Ok(())
+}
+
+/// Takes away the nodes of a device that goes.
+pub(crate) fn device_gone<M: Machine>(dev: *const bindings::device) {
+    if !M::is_ready() || dev.is_null() {
+        return;
+    }
+    loop {
+        let mut registry = M::nodes();
+        let device = dev as usize;
+        let Some(entry) = registry
+            .entries
+            .iter_mut()
+            .find(|entry| entry.device == device)
+        else {
+            return;
+        };
+        // So that it is not found again, whatever comes of it.
+        entry.device = 0;
+        let nid = entry.nid;
+        drop(registry);
+        leave_for_good::<M>(nid, By::Device, || doom::<M>(nid));
+    }
+}
+
+/// Tries again to take away what was lost. Returns whether something is left.
+pub(crate) fn retry<M: Machine>() -> bool {
+    let mut is_left = false;
+
+    for nid in Nid::all() {
+        let Ok(Some(node)) = begin_leave::<M>(nid, By::Core, core::ptr::null()) else {
+            continue;
+        };
+        if !node.is_held() {
+            is_left |= try_leave(nid, node, By::Core, Handle::Keep).is_err();
+        } else if let Some(entry) = M::nodes().find(nid) {
+            is_left = true;
+            entry.life.lost();
+            entry.node = Some(node);
+        }
+    }
+    is_left
+}
+
+/// Takes a node away, whatever becomes of it. While somebody else is at it this waits for him, and
+/// in the end tells him, by `give_up`, what to do with a node that stays; `false` if there is
+/// nobody.
+fn leave_for_good<M: Machine>(nid: Nid, by: By, give_up: impl Fn() -> bool) {
     const STEP_MS: u32 = 10;
 
     let mut patience_ms = M::leave_timeout_ms().saturating_mul(2);
 
     loop {
-        match begin_leave::<M>(nid, By::Driver, core::ptr::null()) {
+        match begin_leave::<M>(nid, by, core::ptr::null()) {
             Ok(Some(node)) => {
                 // What became of it is in the log.
-                let _ = try_leave(nid, node, By::Driver, Handle::Abandon);
+                let _ = try_leave(nid, node, by, Handle::Abandon);
                 return;
             }
             Err(EBUSY) if patience_ms == 0 => {
-                if abandon::<M>(nid) {
+                if give_up() {
                     return;
                 }
             }
@@ -506,6 +713,17 @@ fn abandon<M: Machine>(nid: Nid) -> bool {
     match M::nodes().find(nid) {
         Some(entry) if entry.life.is_busy() => {
             entry.life.abandon();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Tells whoever is taking a node away that it cannot stay.
+fn doom<M: Machine>(nid: Nid) -> bool {
+    match M::nodes().find(nid) {
+        Some(entry) if entry.life.is_busy() => {
+            entry.life.doom();
             true
         }
         _ => false,

@@ -226,6 +226,7 @@ static const struct {
 	[CDM_EVENT_ADOPT]	= { KOBJ_CHANGE, "CDM_EVENT=adopt" },
 	[CDM_EVENT_UNREGISTER]	= { KOBJ_REMOVE, "CDM_EVENT=unregister" },
 	[CDM_EVENT_ORPHAN]	= { KOBJ_CHANGE, "CDM_EVENT=orphan" },
+	[CDM_EVENT_LOST]	= { KOBJ_CHANGE, "CDM_EVENT=lost" },
 };
 
 /**

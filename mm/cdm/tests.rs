@@ -561,4 +561,68 @@ mod nodes {
         assert_eq!(register(), Ok(nid));
         Ok(())
     }
+
+    #[test]
+    fn what_is_lost_is_neither_moved_nor_erased() -> Result {
+        fake::reset();
+        let nid = register()?;
+        fake::state().lost = (7, 0);
+        fake::forget_steps();
+        registry::lost::<Fake>(nid);
+        assert!(fake::steps_were(&[
+            MarkGone, Lose, Free, Delete, Unregister, Withdraw, Unrequest, Unpin
+        ]));
+        assert!(!is_nameable());
+        assert_eq!(fake::state().event, Some(Event::Lost));
+        assert_eq!(fake::parts(), 0);
+        // Its driver has none any more, and can have one.
+        assert_eq!(unregister(nid), Err(ENODEV));
+        assert_eq!(register(), Ok(nid));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_lost_and_held_waits() -> Result {
+        fake::reset();
+        let nid = register()?;
+        fake::state().lost = (7, 3);
+        fake::refuse(&[Lose]);
+        fake::forget_steps();
+        registry::lost::<Fake>(nid);
+        // The module is not needed, and somebody comes to look.
+        assert!(fake::steps_were(&[MarkGone, Lose, Link, Unpin, Retry]));
+        assert_eq!(shown(), c"lost");
+        assert_eq!(unregister(nid), Err(ENODEV));
+        release(nid);
+        assert_eq!(unplug(nid), Err(EBUSY));
+        assert_eq!(register_other(|_| ()), Err(Refusal::StillHeld(nid)));
+        assert!(registry::retry::<Fake>());
+        assert_eq!(shown(), c"lost");
+
+        fake::refuse(&[]);
+        assert!(!registry::retry::<Fake>());
+        assert_eq!(fake::parts(), 0);
+        assert_eq!(register(), Ok(nid));
+        Ok(())
+    }
+
+    #[test]
+    fn a_driver_may_freeze_its_node() -> Result {
+        fake::reset();
+        let nid = register()?;
+        assert_eq!(registry::set_frozen::<Fake>(nid, true), Ok(()));
+        assert_eq!(shown(), c"frozen");
+        assert!(!is_nameable());
+        // An attempt that fails does not open it.
+        fake::refuse(&[Remove]);
+        assert_eq!(unregister(nid), Err(EBUSY));
+        assert_eq!(shown(), c"frozen");
+        assert!(!is_nameable());
+
+        assert_eq!(registry::set_frozen::<Fake>(nid, false), Ok(()));
+        assert!(is_as_before());
+        release(nid);
+        assert_eq!(registry::set_frozen::<Fake>(nid, true), Err(ENODEV));
+        Ok(())
+    }
 }

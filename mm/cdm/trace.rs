@@ -49,6 +49,8 @@ pub(crate) enum Event {
     RegisterFailed = bindings::CDM_EVENT_REGISTER_FAILED,
     /// It could not leave, and its driver still has it.
     UnregisterFailed = bindings::CDM_EVENT_UNREGISTER_FAILED,
+    /// Its content is lost, and tasks are told so when they look for it.
+    Lost = bindings::CDM_EVENT_LOST,
 }
 
 /// What a driver said about the memory, whether it makes sense or not.

@@ -84,6 +84,21 @@ void cdm_withdraw(int nid)
 	cdm_denials_free(denials);
 }
 
+/**
+ * cdm_mark_gone - say that there is nothing behind the pages of a node
+ * @nid: a node whose content is lost
+ *
+ * Nothing is allowed any more, and to move pages out not even for hot-unplug.
+ *
+ * Context: May sleep.
+ */
+void cdm_mark_gone(int nid)
+{
+	WRITE_ONCE(cdm_node_deny[nid], CDM_ALLOW_ALL | CDM_GONE);
+	/* Who has asked before is done with the page by then, or holds its lock. */
+	synchronize_rcu();
+}
+
 void cdm_set_nameable(int nid, bool nameable)
 {
 	if (nameable)

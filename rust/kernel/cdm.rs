@@ -256,6 +256,38 @@ impl<'a> Node<'a> {
             Err(error) => Err((self, error)),
         }
     }
+
+    /// Lets nobody get pages on the node, until [`Node::thaw`].
+    ///
+    /// For a reset that is planned: then [`Node::leave`], and register again. Who has pages there
+    /// keeps them; memory policies fall back as if the node had gone.
+    ///
+    /// Returns [`ENODEV`] if the administrator has unplugged the node, and [`EBUSY`] while he does.
+    pub fn freeze(&mut self) -> Result {
+        // SAFETY: By the type invariant the node is this driver's.
+        to_result(unsafe { bindings::cdm_freeze_node(self.nid) })
+    }
+
+    /// Lets tasks have pages on the node again. Returns what [`Node::freeze`] does.
+    pub fn thaw(&mut self) -> Result {
+        // SAFETY: By the type invariant the node is this driver's.
+        to_result(unsafe { bindings::cdm_thaw_node(self.nid) })
+    }
+
+    /// Says that what was in the memory is lost: the device was reset, or its link went down.
+    ///
+    /// Tasks that have pages there get SIGBUS when they look for them, and files an error; nothing
+    /// is read, moved or erased. The memory is removed, and the driver may register it again; the
+    /// node will have the same id. Pages that something in the kernel refers to, such as a pipe,
+    /// stay until it lets go of them; until then a registration returns [`EBUSY`].
+    ///
+    /// May sleep, for as long as `/sys/kernel/mm/cdm/leave_timeout_ms` says.
+    pub fn lost(self) {
+        // SAFETY: By the type invariant the node is this driver's.
+        unsafe { bindings::cdm_node_lost(self.nid) };
+        // There is nothing left to release.
+        core::mem::forget(self);
+    }
 }
 
 impl Drop for Node<'_> {

@@ -35,7 +35,8 @@
 		{ CDM_EVENT_UNREGISTER,		"unregister" },		\
 		{ CDM_EVENT_ORPHAN,		"orphan" },		\
 		{ CDM_EVENT_REGISTER_FAILED,	"register_failed" },	\
-		{ CDM_EVENT_UNREGISTER_FAILED,	"unregister_failed" })
+		{ CDM_EVENT_UNREGISTER_FAILED,	"unregister_failed" },	\
+		{ CDM_EVENT_LOST,		"lost" })
 
 /*
  * The node denied a use. @cap: what was asked for and is denied, usually one

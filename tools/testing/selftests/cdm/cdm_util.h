@@ -134,6 +134,7 @@ long long pool_size(int nid);
 /* util/device.c: the device and its node */
 bool cdm_control(void);
 const struct device *cdm_device(int index);
+void cdm_find_devices(void);
 int cdm_node(void);
 int cdm_node_of(int index);
 int cdm_node_up(const char *caps);
@@ -143,6 +144,8 @@ int cdm_unbind(void);
 int cdm_bind_device(int index, const char *caps);
 int cdm_unbind_device(int index);
 int cdm_state(int nid, char *buf, size_t size);
+bool cdm_node_exists(int nid);
+bool cdm_node_is_lost(int nid);
 int cdm_unplug(int nid);
 int load_module(const char *name, const char *params);
 int unload_module(const char *name);

@@ -9,12 +9,22 @@
  *	cdm_test/add_memory	nid start size
  *	cdm_test/cpu_node	cpu nid
  *	cdm_test/plant		nid kind
+ *	cdm_test/lost		nid
+ *	cdm_test/freeze		nid
+ *	cdm_test/thaw		nid
+ *	cdm_test/switch_off	PCI device
+ *	cdm_test/tear_out	PCI device
+ *	cdm_test/steal		PCI device
  *
  * cpu_node says of a CPU that is offline on which node it is, as ACPI does of
  * one that has just been plugged in.
  *
  * plant allocates a page on the node without having named it, and makes it look
  * like one of the kind: cdm-oracle must find it. The kind "none" frees it.
+ *
+ * switch_off makes the memory of a device disappear: reads give ones. tear_out
+ * does that and removes the device as hot-plug does if it was pulled out. steal
+ * says that there is another driver, cdm_thief, who can have it ("none": no).
  */
 #include <linux/cdm.h>
 #include <linux/cpu.h>
@@ -25,6 +35,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/numa.h>
+#include <linux/pci.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/topology.h>
@@ -164,6 +175,110 @@ static int do_plant(const char *args)
 	return 0;
 }
 
+static int do_lost(const char *args)
+{
+	int nid, ret;
+
+	ret = kstrtoint(strim((char *)args), 0, &nid);
+	if (ret)
+		return -EBADMSG;
+	cdm_node_lost(nid);
+	return 0;
+}
+
+static int do_freeze(const char *args)
+{
+	int nid, ret;
+
+	ret = kstrtoint(strim((char *)args), 0, &nid);
+	return ret ? -EBADMSG : cdm_freeze_node(nid);
+}
+
+static int do_thaw(const char *args)
+{
+	int nid, ret;
+
+	ret = kstrtoint(strim((char *)args), 0, &nid);
+	return ret ? -EBADMSG : cdm_thaw_node(nid);
+}
+
+static struct pci_dev *pci_dev_named(const char *name)
+{
+	unsigned int domain, bus, slot, func;
+
+	if (sscanf(name, "%x:%x:%x.%x", &domain, &bus, &slot, &func) != 4)
+		return NULL;
+	return pci_get_domain_bus_and_slot(domain, bus, PCI_DEVFN(slot, func));
+}
+
+static int switch_off(const char *args, bool torn_out)
+{
+	struct pci_dev *pdev = pci_dev_named(args);
+	u16 command;
+
+	if (!pdev)
+		return -ENODEV;
+	pci_read_config_word(pdev, PCI_COMMAND, &command);
+	pci_write_config_word(pdev, PCI_COMMAND, command & ~PCI_COMMAND_MEMORY);
+	if (torn_out) {
+		/* As pciehp does */
+		pdev->error_state = pci_channel_io_perm_failure;
+		pci_stop_and_remove_bus_device_locked(pdev);
+	}
+	pci_dev_put(pdev);
+	return 0;
+}
+
+static int do_switch_off(const char *args)
+{
+	return switch_off(args, false);
+}
+
+static int do_tear_out(const char *args)
+{
+	return switch_off(args, true);
+}
+
+/* Matches nothing but what it is told to */
+static const struct pci_device_id thief_ids[] = {
+	{ }
+};
+
+static int thief_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	return 0;
+}
+
+static struct pci_driver thief = {
+	.name = "cdm_thief",
+	.id_table = thief_ids,
+	.probe = thief_probe,
+};
+
+static int do_steal(const char *args)
+{
+	struct pci_dev *pdev;
+	static bool registered;
+	int ret;
+
+	if (!strcmp(args, "none")) {
+		if (registered)
+			pci_unregister_driver(&thief);
+		registered = false;
+		return 0;
+	}
+	pdev = pci_dev_named(args);
+	if (!pdev)
+		return -ENODEV;
+	ret = registered ? 0 : pci_register_driver(&thief);
+	registered = !ret;
+	if (!ret)
+		ret = pci_add_dynid(&thief, pdev->vendor, pdev->device,
+				    PCI_ANY_ID, PCI_ANY_ID, 0, 0, 0);
+	pci_dev_put(pdev);
+	return ret;
+}
+
 static ssize_t call(const char __user *ubuf, size_t len,
 		    int (*fn)(const char *args))
 {
@@ -196,6 +311,12 @@ CDM_TEST_FILE(release);
 CDM_TEST_FILE(add_memory);
 CDM_TEST_FILE(cpu_node);
 CDM_TEST_FILE(plant);
+CDM_TEST_FILE(lost);
+CDM_TEST_FILE(freeze);
+CDM_TEST_FILE(thaw);
+CDM_TEST_FILE(switch_off);
+CDM_TEST_FILE(tear_out);
+CDM_TEST_FILE(steal);
 
 static int __init cdm_test_init(void)
 {
@@ -206,6 +327,12 @@ static int __init cdm_test_init(void)
 	debugfs_create_file("add_memory", 0200, dir, NULL, &add_memory_fops);
 	debugfs_create_file("cpu_node", 0200, dir, NULL, &cpu_node_fops);
 	debugfs_create_file("plant", 0200, dir, NULL, &plant_fops);
+	debugfs_create_file("lost", 0200, dir, NULL, &lost_fops);
+	debugfs_create_file("freeze", 0200, dir, NULL, &freeze_fops);
+	debugfs_create_file("thaw", 0200, dir, NULL, &thaw_fops);
+	debugfs_create_file("switch_off", 0200, dir, NULL, &switch_off_fops);
+	debugfs_create_file("tear_out", 0200, dir, NULL, &tear_out_fops);
+	debugfs_create_file("steal", 0200, dir, NULL, &steal_fops);
 	return 0;
 }
 module_init(cdm_test_init);
@@ -213,6 +340,7 @@ module_init(cdm_test_init);
 static void __exit cdm_test_exit(void)
 {
 	debugfs_remove(dir);
+	do_steal("none");
 	unplant();
 }
 module_exit(cdm_test_exit);

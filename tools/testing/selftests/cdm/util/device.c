@@ -59,15 +59,21 @@ static int device_parse(struct device *dev, const char *name)
 }
 
 static struct device devices[8];
+static int nr_known = -1;
+
+/* Look for them again: one may have come or gone, or be at another address */
+void cdm_find_devices(void)
+{
+	nr_known = -1;
+}
 
 static int nr_devices(void)
 {
-	static int nr = -1;
 	struct dirent **list;
-	int i, nr_list;
+	int i, nr, nr_list;
 
-	if (nr >= 0)
-		return nr;
+	if (nr_known >= 0)
+		return nr_known;
 	nr = 0;
 	nr_list = scandir(PCI_SYSFS, &list, NULL, alphasort);
 	for (i = 0; i < nr_list; i++) {
@@ -77,6 +83,7 @@ static int nr_devices(void)
 	}
 	if (nr_list >= 0)
 		free(list);
+	nr_known = nr;
 	return nr;
 }
 
@@ -296,6 +303,22 @@ int cdm_state(int nid, char *buf, size_t size)
 }
 
 /* Ask the node to leave: 0 or -EBUSY */
+bool cdm_node_exists(int nid)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), CDM_SYSFS "/node%d", nid);
+	return !access(path, F_OK);
+}
+
+/* Does what is left of it wait for somebody to let go? */
+bool cdm_node_is_lost(int nid)
+{
+	char state[32];
+
+	return cdm_state(nid, state, sizeof(state)) > 0 && !strcmp(state, "lost");
+}
+
 int cdm_unplug(int nid)
 {
 	char path[PATH_MAX];
