@@ -17,6 +17,7 @@
 #include <linux/page-isolation.h>
 #include <linux/sched.h>
 #include <linux/types.h>
+#include <linux/vmstat.h>
 
 /*
  * What a node may allow. The order is ABI: cdm_caps in sysfs prints the names
@@ -67,6 +68,7 @@ struct device;
 struct device_driver;
 struct mempolicy;
 struct module;
+struct shrinker;
 
 /**
  * struct cdm_node_config - what a driver says about its memory
@@ -120,6 +122,19 @@ extern nodemask_t cdm_known_nodes;
 #else
 #define FOLL_CPU_ONLY		0
 #endif
+
+/* Is there memory, of whatever kind, on all of these nodes? */
+static __always_inline bool nodes_have_any_memory(const nodemask_t *nodes)
+{
+#ifdef CONFIG_CDM
+	nodemask_t all;
+
+	nodes_or(all, node_states[N_MEMORY], node_states[N_COHERENT_MEMORY]);
+	return nodes_subset(*nodes, all);
+#else
+	return nodes_subset(*nodes, node_states[N_MEMORY]);
+#endif
+}
 
 #ifdef CONFIG_CDM
 
@@ -432,32 +447,88 @@ static __always_inline struct mempolicy *cdm_file_policy(struct mempolicy *pol)
 /* Pages of a CDM node for a move that names it, mm/mempolicy.c. */
 struct folio *folio_alloc_cdm_node(gfp_t gfp, unsigned int order, int nid);
 
-unsigned long __cdm_free_pages(void);
-unsigned long __cdm_file_pages(void);
+unsigned long __cdm_zone_page_state(enum zone_stat_item item);
+unsigned long __cdm_node_page_state(enum node_stat_item item);
 
 /**
- * cdm_free_pages - how many of the free pages are on CDM nodes
+ * ordinary_zone_page_state - global_zone_page_state() without CDM nodes
+ * @item: the counter
  *
  * Who asks how much memory there is means memory that he can have without
- * naming a node; so do the limits that are a part of it.
+ * naming a node. totalram_pages() is of that, so what is compared with it, or
+ * subtracted from it, has to be, too.
  *
  * Context: Any.
- * Return: pages; as exact as NR_FREE_PAGES is.
+ * Return: pages; as exact as the counter is, and never below 0.
  */
-static __always_inline unsigned long cdm_free_pages(void)
+static __always_inline unsigned long ordinary_zone_page_state(enum zone_stat_item item)
 {
-	return cdm_enabled() ? __cdm_free_pages() : 0;
+	unsigned long pages = global_zone_page_state(item);
+
+	if (cdm_enabled())
+		pages -= min(pages, __cdm_zone_page_state(item));
+	return pages;
 }
 
 /**
- * cdm_file_pages - how many pages of the page cache are on CDM nodes
+ * ordinary_node_page_state - global_node_page_state() without CDM nodes
+ * @item: the counter, one that is in pages
+ *
+ * See ordinary_zone_page_state().
  *
  * Context: Any.
- * Return: pages; as exact as NR_ACTIVE_FILE and NR_INACTIVE_FILE are.
+ * Return: pages; as exact as the counter is, and never below 0.
  */
-static __always_inline unsigned long cdm_file_pages(void)
+static __always_inline unsigned long ordinary_node_page_state(enum node_stat_item item)
 {
-	return cdm_enabled() ? __cdm_file_pages() : 0;
+	unsigned long pages = global_node_page_state(item);
+
+	if (cdm_enabled())
+		pages -= min(pages, __cdm_node_page_state(item));
+	return pages;
+}
+
+/*
+ * Of struct mm_struct, beside those of mm_types.h: it has mapped a device's page.
+ * Never cleared.
+ */
+#define MMF_HAS_CDM		32
+
+/*
+ * Only address spaces that have ever mapped a device's page are looked through
+ * for them, see cdm_task_pages(). fork(2) copies mappings.
+ */
+static __always_inline void cdm_note_mapped(const struct folio *folio,
+					    struct mm_struct *mm)
+{
+	if (cdm_enabled() && node_isset(folio_nid(folio), cdm_nodes) &&
+	    !mm_flags_test(MMF_HAS_CDM, mm))
+		mm_flags_set(MMF_HAS_CDM, mm);
+}
+
+static __always_inline void cdm_dup_mm(struct mm_struct *mm, struct mm_struct *oldmm)
+{
+	if (cdm_enabled() && mm_flags_test(MMF_HAS_CDM, oldmm))
+		mm_flags_set(MMF_HAS_CDM, mm);
+}
+
+unsigned long __cdm_task_pages(struct task_struct *task);
+
+/**
+ * cdm_task_pages - how much of a task's RSS is on CDM nodes
+ * @task: a task of the process
+ *
+ * Counted when it is asked for, so that mapping and unmapping cost nothing: the
+ * time is that of a walk through the page tables of a process that has, or had,
+ * a device's page.
+ *
+ * Context: Process, also under rcu_read_lock(). Takes task_lock().
+ * Return: pages; exact for what is not being mapped or unmapped meanwhile, and
+ * never more than the RSS.
+ */
+static __always_inline unsigned long cdm_task_pages(struct task_struct *task)
+{
+	return cdm_enabled() ? __cdm_task_pages(task) : 0;
 }
 
 /* nodeN/cdm_caps and nodeN/cdm_access, for drivers/base/node.c */
@@ -477,6 +548,22 @@ static inline bool cdm_device_may_bind(struct device *dev,
 {
 	return !cdm_enabled() || __cdm_device_may_bind(dev, drv);
 }
+
+/* For mm/shrinker.c: does it free pages of the node, which has no slab? */
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+bool shrinker_is_for_cdm(const struct shrinker *shrinker);
+bool node_has_deferred_splits(int nid);
+#else
+static inline bool shrinker_is_for_cdm(const struct shrinker *shrinker)
+{
+	return false;
+}
+
+static inline bool node_has_deferred_splits(int nid)
+{
+	return false;
+}
+#endif
 
 /* The driver interface, mm/cdm/; see Documentation/driver-api/cdm.rst. */
 int cdm_register_node(const struct cdm_node_config *config);
@@ -547,12 +634,26 @@ static inline bool current_may_use_cdm_node(int nid)
 	return false;
 }
 
-static __always_inline unsigned long cdm_free_pages(void)
+static __always_inline unsigned long ordinary_zone_page_state(enum zone_stat_item item)
 {
-	return 0;
+	return global_zone_page_state(item);
 }
 
-static __always_inline unsigned long cdm_file_pages(void)
+static __always_inline unsigned long ordinary_node_page_state(enum node_stat_item item)
+{
+	return global_node_page_state(item);
+}
+
+static __always_inline void cdm_note_mapped(const struct folio *folio,
+					    struct mm_struct *mm)
+{
+}
+
+static __always_inline void cdm_dup_mm(struct mm_struct *mm, struct mm_struct *oldmm)
+{
+}
+
+static __always_inline unsigned long cdm_task_pages(struct task_struct *task)
 {
 	return 0;
 }
@@ -606,6 +707,16 @@ static inline bool cdm_may_add_memory(int nid, u64 start, u64 size)
 
 static inline void cdm_report_oom(void)
 {
+}
+
+static inline bool shrinker_is_for_cdm(const struct shrinker *shrinker)
+{
+	return false;
+}
+
+static inline bool node_has_deferred_splits(int nid)
+{
+	return false;
 }
 
 static inline int cdm_register_node(const struct cdm_node_config *config)

@@ -107,26 +107,27 @@ void cdm_set_nameable(int nid, bool nameable)
 		node_clear(nid, cdm_nameable_nodes);
 }
 
-unsigned long __cdm_free_pages(void)
+/* See ordinary_zone_page_state(). */
+unsigned long __cdm_zone_page_state(enum zone_stat_item item)
 {
 	unsigned long pages = 0;
 	int nid;
 
 	for_each_node_mask(nid, cdm_nodes)
-		pages += sum_zone_node_page_state(nid, NR_FREE_PAGES);
+		pages += sum_zone_node_page_state(nid, item);
 	return pages;
 }
 
-unsigned long __cdm_file_pages(void)
+unsigned long __cdm_node_page_state(enum node_stat_item item)
 {
 	unsigned long pages = 0;
 	int nid;
 
 	for_each_node_mask(nid, cdm_nodes)
-		pages += node_page_state(NODE_DATA(nid), NR_ACTIVE_FILE) +
-			 node_page_state(NODE_DATA(nid), NR_INACTIVE_FILE);
+		pages += node_page_state(NODE_DATA(nid), item);
 	return pages;
 }
+EXPORT_SYMBOL_GPL(__cdm_node_page_state);
 
 void __nodes_add_nameable(struct task_struct *task, nodemask_t *mask)
 {

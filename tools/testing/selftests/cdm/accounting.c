@@ -30,6 +30,8 @@
 struct system {
 	long long total, commit_limit, sysinfo_total, tmpfs;	/* exact */
 	long long free, available, sysinfo_free, dirty;		/* about */
+	/* What is taken off the former, of what there is for everybody */
+	long long cached, shmem, sysinfo_shared, anon, mapped, lru, used;
 };
 
 /*
@@ -101,6 +103,16 @@ static bool look(struct system *s)
 	s->sysinfo_free = info.freeram * info.mem_unit / 1024 + listed;
 	s->dirty = vm_event("nr_dirty_threshold") * (long long)PAGE_SIZE / 1024 +
 		   listed * file_number("/proc/sys/vm/dirty_ratio") / 100;
+	s->cached = system_meminfo("Cached");
+	s->shmem = system_meminfo("Shmem");
+	s->sysinfo_shared = info.sharedram * info.mem_unit / 1024;
+	s->anon = system_meminfo("AnonPages");
+	s->mapped = system_meminfo("Mapped");
+	s->lru = system_meminfo("Active") + system_meminfo("Inactive") +
+		 system_meminfo("Unevictable");
+	/* As free(1) and busybox compute it */
+	s->used = s->total - s->free - system_meminfo("Buffers") - s->cached -
+		  system_meminfo("SReclaimable");
 	return s->total > 0 && s->commit_limit > 0 && s->free > 0 &&
 	       s->available > 0 && s->dirty > 0;
 }
@@ -128,6 +140,18 @@ static void expect_same(struct __test_metadata *_metadata,
 		     after->sysinfo_free, slack);
 	expect_about(_metadata, "nr_dirty_threshold", before->dirty,
 		     after->dirty, slack / 5);
+	expect_about(_metadata, "Cached", before->cached, after->cached, slack);
+	expect_about(_metadata, "Shmem", before->shmem, after->shmem, slack);
+	expect_about(_metadata, "sharedram", before->sysinfo_shared,
+		     after->sysinfo_shared, slack);
+	expect_about(_metadata, "AnonPages", before->anon, after->anon, slack);
+	expect_about(_metadata, "Mapped", before->mapped, after->mapped, slack);
+	expect_about(_metadata, "on the LRUs", before->lru, after->lru, slack);
+	expect_about(_metadata, "used", before->used, after->used, slack);
+	/* What htop and others subtract from one another */
+	EXPECT_LE(0, after->used);
+	EXPECT_LE(after->shmem, after->cached);
+	EXPECT_LE(after->available, after->total);
 }
 
 FIXTURE_SETUP(accounting)
@@ -229,6 +253,76 @@ TEST_F_TIMEOUT(accounting, filled, CDM_TIMEOUT)
 	EXPECT_LE((long long)NR * 4, free - node_meminfo(self->nid, "MemFree"));
 }
 
+/* Shared memory, which is a part of Cached, too */
+TEST_F_TIMEOUT(accounting, shared_memory, CDM_TIMEOUT)
+{
+	long long used, others;
+	struct system after;
+	char line[128];
+	int fd;
+	FILE *f;
+
+	fd = memfd_create("cdm", 0);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, NR * PAGE_SIZE));
+	self->pages = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			   fd, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+	ASSERT_EQ(0, bind_pages(self->pages, NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	ASSERT_TRUE(look(&after));
+	expect_same(_metadata, &self->up, &after, SLACK_FILLING);
+
+	/* The tool itself, which asks both /proc/meminfo and sysinfo(2) */
+	f = popen("busybox free -k", "r");
+	ASSERT_NE(NULL, f);
+	while (fgets(line, sizeof(line), f) && strncmp(line, "Mem:", 4))
+		;
+	pclose(f);
+	ASSERT_EQ(2, sscanf(line, "Mem: %*d %lld %*d %lld", &used, &others));
+	EXPECT_LE(0, used);
+	EXPECT_GT(after.total, used);
+	expect_about(_metadata, "free: shared", self->up.shmem, others, SLACK_FILLING);
+
+	/* Positive control: of the node it is said */
+	EXPECT_LE((long long)NR * 4, node_meminfo(self->nid, "Shmem"));
+	EXPECT_LE((long long)NR * 4, node_meminfo(self->nid, "FilePages"));
+
+	/* And in RAM it counts for all. */
+	munmap(self->pages, NR * PAGE_SIZE);
+	close(fd);
+	fd = memfd_create("cdm", 0);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, NR / 4 * PAGE_SIZE));
+	self->pages = mmap(NULL, NR / 4 * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			   fd, 0);
+	ASSERT_NE(MAP_FAILED, self->pages);
+	fill_pages(self->pages, NR / 4, PAGE_SIZE, SEED);
+	ASSERT_TRUE(look(&after));
+	expect_about(_metadata, "Shmem in RAM", self->up.shmem + (long long)NR,
+		     after.shmem, 4096);
+	expect_about(_metadata, "Cached in RAM", self->up.cached + (long long)NR,
+		     after.cached, SLACK_FILLING / 8);
+	close(fd);
+}
+
+/* A report of who has pages may be about the node, as about any that has some */
+TEST_F_TIMEOUT(accounting, page_owner, CDM_TIMEOUT)
+{
+	char filter[16];
+	int fd;
+
+	fd = open("/sys/kernel/debug/page_owner", O_RDWR);
+	ASSERT_LE(0, fd);
+	snprintf(filter, sizeof(filter), "nid=%d", self->nid);
+	EXPECT_EQ(strlen(filter), write(fd, filter, strlen(filter)));
+	ASSERT_EQ(0, cdm_node_down());
+	EXPECT_EQ(-1, write(fd, filter, strlen(filter)));
+	EXPECT_EQ(EINVAL, errno);
+	close(fd);
+}
+
 /* Page cache that was moved there is not RAM's to give back, or to make dirty */
 TEST_F_TIMEOUT(accounting, page_cache, CDM_TIMEOUT)
 {
@@ -276,6 +370,14 @@ static long long memcg_anon(int nid)
 	return line ? strtoll(line + strlen(key), NULL, 10) : -1;
 }
 
+/* KiB in use on the node, without what waits on lists of the CPUs */
+static long long node_used(int nid)
+{
+	long long listed = node_zoneinfo(nid, NULL, "count:") * (long long)PAGE_SIZE / 1024;
+
+	return node_meminfo(nid, "MemUsed") - listed;
+}
+
 /* What all say of the same pages */
 TEST_F_TIMEOUT(accounting, agree, CDM_TIMEOUT)
 {
@@ -283,7 +385,7 @@ TEST_F_TIMEOUT(accounting, agree, CDM_TIMEOUT)
 
 	ASSERT_EQ(0, memcg_create());
 	ASSERT_EQ(0, memcg_join());
-	used = node_meminfo(self->nid, "MemUsed");
+	used = node_used(self->nid);
 	anon = node_meminfo(self->nid, "AnonPages");
 	allocations = node_allocations(self->nid);
 	self->pages = filled_pages_on(NR, self->nid, SEED);
@@ -294,9 +396,8 @@ TEST_F_TIMEOUT(accounting, agree, CDM_TIMEOUT)
 	EXPECT_EQ(NR, numa_maps_pages(self->pages, self->nid, NULL, 0));
 	EXPECT_EQ((long long)NR * 4,
 		  node_meminfo(self->nid, "AnonPages") - anon);
-	/* Pages on the lists of the CPUs count as used. */
 	expect_about(_metadata, "MemUsed", used + (long long)NR * 4,
-		     node_meminfo(self->nid, "MemUsed"), 4096);
+		     node_used(self->nid), 4096);
 	EXPECT_LE(allocations + NR, node_allocations(self->nid));
 	EXPECT_EQ((long long)(NR * PAGE_SIZE), memcg_anon(self->nid));
 }

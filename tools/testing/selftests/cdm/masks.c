@@ -242,21 +242,13 @@ static bool try_pagecache(void)
 	return moved;
 }
 
-/* What the task no longer wants, which needs no swap */
+/* There may be nothing to take that needs no swap, but to ask is legal. */
 static bool try_reclaim(void)
 {
-	char *pages = pages_of(nid);
-	size_t left;
+	char path[128];
 
-	if (!pages)
-		return false;
-	drain_lru();
-	madvise(pages, nr_pages * PAGE_SIZE, MADV_FREE);
-	drain_lru();
-	madvise(pages, nr_pages * PAGE_SIZE, MADV_PAGEOUT);
-	left = pages_on(pages, nr_pages, PAGE_SIZE, nid);
-	unmap_pages(pages, nr_pages);
-	return left < nr_pages / 2;
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/reclaim", nid);
+	return file_write(path, "4096") != -EOPNOTSUPP;
 }
 
 static bool try_swap(void)

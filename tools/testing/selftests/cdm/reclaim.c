@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Capabilities "reclaim" and "swap": what the kernel may take away from the
- * node to make room. Denied: nobody takes a page, by any way. With "reclaim"
- * alone, only what need not be kept goes. With both, pages are swapped out, and
+ * node to make room. Denied: nobody takes a page, by any way, but what its owner
+ * gave up. With "reclaim" alone, what need not be kept goes. With both, pages are swapped out, and
  * come back with their content.
  *
  * All of it with both LRUs, and as a control on an ordinary node.
@@ -595,7 +595,7 @@ TEST_F_TIMEOUT(reclaim, lru_gen_evict, CDM_TIMEOUT)
 	EXPECT_EQ(variant->reclaim ? 0 : -EOPNOTSUPP, ret);
 }
 
-/* MADV_FREE: content that its owner gave up needs no swap. */
+/* MADV_FREE: what its owner gave up is no loss to anybody, and needs no swap. */
 TEST_F_TIMEOUT(reclaim, madvise_free, CDM_TIMEOUT)
 {
 	size_t half = NR / 2;
@@ -607,21 +607,107 @@ TEST_F_TIMEOUT(reclaim, madvise_free, CDM_TIMEOUT)
 	lazy = self->pages + half * PAGE_SIZE;
 	ASSERT_TRUE(advise(lazy, half, MADV_FREE));
 	drain_lru();
-	if (variant->reclaim) {
-		EXPECT_TRUE(wait_for((memcg_set("memory.reclaim", half * PAGE_SIZE),
-				      pages_on(lazy, half, PAGE_SIZE,
-					       self->nid) < half / 4)));
-	} else {
-		memcg_set("memory.reclaim", half * PAGE_SIZE);
-	}
+	/* So it goes whatever the driver says of reclaim. */
+	EXPECT_TRUE(wait_for((memcg_set("memory.reclaim", half * PAGE_SIZE),
+			      pages_on(lazy, half, PAGE_SIZE, self->nid) < half / 4)));
 	if (!variant->swap)
 		EXPECT_EQ(half, pages_on(self->pages, half, PAGE_SIZE, self->nid));
-	if (!variant->reclaim) {
-		EXPECT_EQ(half, pages_on(lazy, half, PAGE_SIZE, self->nid));
-		EXPECT_EQ(NR, pages_intact(self->pages, NR, PAGE_SIZE, SEED));
-		expect_none_stolen();
-	}
 	EXPECT_EQ(half, pages_intact(self->pages, half, PAGE_SIZE, SEED));
+}
+
+/* All of the node in pages that differ, but for what a few CPUs may hold back */
+static char *filled_node(int nid, bool huge, size_t *nr)
+{
+	char *pages;
+
+	*nr = (node_meminfo(nid, "MemFree") * 1024 / HUGE - 1) * HUGE_NR;
+	pages = map_huge_range(*nr / HUGE_NR);
+	if (!pages || bind_pages(pages, *nr, MPOL_BIND, NODE_BIT(nid), 0) ||
+	    madvise(pages, *nr * PAGE_SIZE, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) ||
+	    madvise(pages, *nr * PAGE_SIZE, MADV_POPULATE_WRITE))
+		return NULL;
+	fill_pages(pages, *nr, PAGE_SIZE, SEED);
+	return pages;
+}
+
+/*
+ * A full node of which half was given up has room for who comes then, on any
+ * mask. What was not given up, or was written to again, stays.
+ */
+static void freed_is_room(struct __test_metadata *_metadata, int nid, bool huge,
+			  struct shared *shared, pid_t *child)
+{
+	long long killed = vm_event("oom_kill");
+	size_t nr, quarter;
+	char *pages, *kept;
+
+	pages = filled_node(nid, huge, &nr);
+	ASSERT_NE(NULL, pages);
+	quarter = nr / HUGE_NR / 4 * HUGE_NR;
+	kept = pages + 2 * quarter * PAGE_SIZE;
+	ASSERT_EQ(0, madvise(pages, 3 * quarter * PAGE_SIZE, MADV_FREE));
+	drain_lru();
+	fill_pages(kept, quarter, PAGE_SIZE, ~SEED);
+
+	shared->nid = nid;
+	shared->nr = 3 * quarter / 2;
+	*child = spawn(filler, shared);
+	ASSERT_LT(0, *child);
+	EXPECT_EQ(0, reap(*child));
+	*child = 0;
+	EXPECT_EQ(shared->nr, shared->intact);
+	EXPECT_EQ(quarter, pages_intact(kept, quarter, PAGE_SIZE, ~SEED));
+	EXPECT_EQ(nr - 3 * quarter,
+		  pages_intact(kept + quarter * PAGE_SIZE, nr - 3 * quarter, PAGE_SIZE,
+			       SEED + 3 * quarter));
+	EXPECT_EQ(killed, vm_event("oom_kill"));
+}
+
+TEST_F_TIMEOUT(reclaim, freed_is_room, CDM_TIMEOUT)
+{
+	struct shared *shared = shared_page();
+
+	if (!variant->caps)
+		return;		/* would fill the machine */
+	ASSERT_NE(NULL, shared);
+	freed_is_room(_metadata, self->nid, false, shared, &self->child);
+}
+
+TEST_F_TIMEOUT(reclaim, freed_huge_pages_are_room, CDM_TIMEOUT)
+{
+	struct shared *shared = shared_page();
+
+	if (!variant->caps || variant->swap)
+		return;
+	ASSERT_NE(NULL, shared);
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "always"));
+	self->nid = cdm_node_up(variant->reclaim ? "migrate,thp,reclaim" : "migrate,thp");
+	ASSERT_LE(0, self->nid);
+	freed_is_room(_metadata, self->nid, true, shared, &self->child);
+}
+
+/* It is anonymous memory still: to move it is not to move page cache. */
+TEST_F_TIMEOUT(reclaim, freed_pages_move, CDM_TIMEOUT)
+{
+	int *status = calloc(NR, sizeof(*status));
+
+	if (!variant->caps)
+		return;
+	ASSERT_NE(NULL, status);
+	ASSERT_EQ(0, run_on_node(self->ram));
+	self->pages = map_pages(NR);
+	ASSERT_NE(NULL, self->pages);
+	fill_pages(self->pages, NR, PAGE_SIZE, SEED);
+	drain_lru();
+	ASSERT_TRUE(advise(self->pages, NR / 2, MADV_FREE));
+	drain_lru();
+	ASSERT_EQ(NR / 2, NR - pages_with(self->pages, NR, PAGE_SIZE, KPF_SWAPBACKED));
+	EXPECT_EQ(0, move_to(self->pages, NR, PAGE_SIZE, self->nid, status));
+	EXPECT_EQ(NR, count_status(status, NR, self->nid));
+	EXPECT_EQ(NR, pages_on(self->pages, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(NR / 2, pages_intact(self->pages + NR / 2 * PAGE_SIZE, NR / 2, PAGE_SIZE,
+				       SEED + NR / 2));
+	free(status);
 }
 
 /*
