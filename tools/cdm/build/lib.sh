@@ -107,3 +107,10 @@ locked() {
 		"$@" 9>&-
 	) 9>"$lock"
 }
+
+# age_tree DIR: makes the files of a kernel tree older than all objects. For a tree
+# of which nothing has been compiled; see recall_objects() in tools/cdm/build/kernel
+age_tree() {
+	git -C "$1" ls-files -z | (cd "$1" && xargs -0 touch -h -c -d @1500000000)
+	git -C "$1" update-index -q --refresh || true
+}
