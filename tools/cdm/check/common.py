@@ -9,12 +9,14 @@ import time
 TOOLS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 REPO = os.path.dirname(os.path.dirname(TOOLS))
 BUILD = os.environ.get("CDM_BUILD") or os.path.join(REPO, "build")
+CACHE = os.environ.get("CDM_CACHE") or os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "cdm")
 # For those who import this: how a guest is made, and its kernel's log read
 sys.path.append(os.path.join(TOOLS, "guest"))
 START = int(os.environ.setdefault("CDM_START", str(int(time.time()))))
 
 # So many guests run at a time: an emulated one keeps one or two CPUs busy, mostly one.
-GUESTS = 2
+GUESTS = int(os.environ.get("CDM_GUESTS") or max(2, os.cpu_count() or 1))
 
 
 def stage(message):
@@ -23,22 +25,28 @@ def stage(message):
     print(f"[{t // 60:3}:{t % 60:02}] {message}\n", end="", file=sys.stderr, flush=True)
 
 
-def guest_options():
-    """The options of tools/cdm/vm for each kselftest program that needs some."""
+def kselftest_programs(installed):
+    """The programs of installed kselftests."""
+    with open(os.path.join(installed, "kselftest-list.txt"), encoding="ascii") as f:
+        return [line.strip().partition(":")[2] for line in f]
+
+
+def guest_options(programs):
+    """The options of tools/cdm/vm for each of these kselftest programs."""
     options = {}
     with open(os.path.join(REPO, "tools/testing/selftests/cdm/guests"), encoding="ascii") as f:
         for line in f:
             words = line.partition("#")[0].split()
             if words:
                 options[words[0]] = tuple(words[1:])
-    return options
+    return {program: options.get(program, options["*"]) for program in programs}
 
 
 def in_groups(programs, options, most):
     """(options, programs) of guests: even shares of what runs in the same, at most so many."""
     groups = {}
     for program in programs:
-        groups.setdefault(options.get(program, ()), []).append(program)
+        groups.setdefault(options[program], []).append(program)
     for vm_options, group in groups.items():
         shares = -(-len(group) // most)
         yield from ((vm_options, group[i::shares]) for i in range(shares))

@@ -210,7 +210,9 @@ build_tests() {
 
 # The options of a program's machine
 options_of() {
-	awk -v program="$1" '$1 == program { $1 = ""; found = substr($0, 2) } END { print found }' \
+	awk -v program="$1" '$1 ~ /^#/ { next }
+		{ name = $1; $1 = ""; options[name] = substr($0, 2) }
+		END { print program in options ? options[program] : options["*"] }' \
 		"$test_dir/guests"
 }
 
