@@ -36,7 +36,7 @@ help:
 	@echo '  GATES="gup.c"     make gates: only the gates in files of such names'
 	@echo '  TESTS="a b"       make test, make control: only these kselftests; test-mm: these'
 	@echo '                    categories'
-	@echo '  LINT="--fresh"    make lint: look again at what has not changed'
+	@echo '  FRESH=1           make lint: look again at what has not changed'
 
 setup:
 	@$(T)/build/setup
@@ -70,7 +70,7 @@ soak: setup
 	@$(T)/check/soak $(or $(SECONDS),600)
 
 lint: setup
-	@$(T)/check/lint $(LINT)
+	@$(T)/check/lint $(if $(FRESH),--fresh)
 
 objcmp: setup
 	@$(T)/check/objcmp
