@@ -509,8 +509,8 @@ impl fmt::Display for Users {
 /// All of a node but its memory.
 ///
 /// Fields go in the order of their declaration: the directory before the mask, which core mm needs
-/// as long as there is a page, the device and its range after that, and the module last, which may be the one that
-/// wants to be unloaded.
+/// as long as there is a page, the device and its range after that, and the module last, which may
+/// be the one that wants to be unloaded.
 struct Rest<M: Machine> {
     dir: M::Dir,
     _group: M::Group,

@@ -257,6 +257,7 @@ TEST_F_TIMEOUT(accounting, filled, CDM_TIMEOUT)
 TEST_F_TIMEOUT(accounting, shared_memory, CDM_TIMEOUT)
 {
 	long long used, others;
+	int fields;
 	struct system after;
 	char line[128];
 	int fd;
@@ -280,7 +281,8 @@ TEST_F_TIMEOUT(accounting, shared_memory, CDM_TIMEOUT)
 	while (fgets(line, sizeof(line), f) && strncmp(line, "Mem:", 4))
 		;
 	pclose(f);
-	ASSERT_EQ(2, sscanf(line, "Mem: %*d %lld %*d %lld", &used, &others));
+	fields = sscanf(line, "Mem: %*d %lld %*d %lld", &used, &others);
+	ASSERT_EQ(2, fields);
 	EXPECT_LE(0, used);
 	EXPECT_GT(after.total, used);
 	expect_about(_metadata, "free: shared", self->up.shmem, others, SLACK_FILLING);

@@ -172,7 +172,7 @@ static long long score(void)
 	return score_of(getpid());
 }
 
-static long long meminfo(const char *field)
+static long long memory_kb(const char *field)
 {
 	char text[8192], *line;
 
@@ -185,7 +185,7 @@ static long long meminfo(const char *field)
 /* By how much so many pages of ordinary memory raise it */
 static long long worth(size_t nr)
 {
-	long long total = meminfo("MemTotal:") + meminfo("SwapTotal:");
+	long long total = memory_kb("MemTotal:") + memory_kb("SwapTotal:");
 
 	return nr * (PAGE_SIZE / 1024) * 1000 / total * 2 / 3;
 }

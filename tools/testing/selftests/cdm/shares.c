@@ -188,9 +188,9 @@ static void expect_shares(struct __test_metadata *_metadata, int nid, int far,
 			ASSERT_EQ(0, share_of(&policies[j], &folios[i], flags, nid,
 					      ram, &device));
 			EXPECT_TRUE(about(ordinary[j].there, device.there)) {
-				TH_LOG("%s, %s: %zu of %zu pages on the device, %zu on the ordinary node",
+				TH_LOG("%s, %s: %zu pages, and not %zu, of %zu",
 				       policies[j].name, folios[i].name, device.there,
-				       NR, ordinary[j].there);
+				       ordinary[j].there, NR);
 			}
 		}
 	}
