@@ -245,16 +245,17 @@ TEST_F_TIMEOUT(shares, libnuma_and_task, CDM_TIMEOUT)
 /* A device without a free page is passed over, and huge pages come from RAM. */
 TEST_F_TIMEOUT(shares, full, CDM_TIMEOUT)
 {
-	size_t nr = node_meminfo(self->nid, "MemFree") * 1024 / PAGE_SIZE, there;
+	size_t nr = node_meminfo(self->nid, "MemFree") * 1024 / PAGE_SIZE + NR, i;
 	struct share device = { };
 	char *filler;
 
+	/* More than there is: the rest is in RAM. */
 	ASSERT_EQ(0, want_folios(&folios[0]));
 	filler = map_pages(nr);
 	ASSERT_NE(NULL, filler);
 	ASSERT_EQ(0, bind_pages(filler, nr, MPOL_PREFERRED, NODE_BIT(self->nid), 0));
-	for (there = 0; there < nr; there++)
-		WRITE_ONCE(filler[there * PAGE_SIZE], 1);
+	for (i = 0; i < nr; i++)
+		WRITE_ONCE(filler[i * PAGE_SIZE], 1);
 
 	ASSERT_EQ(0, want_folios(&folios[1]));
 	ASSERT_EQ(0, share_of(&policies[1], &folios[1], MAP_PRIVATE, self->nid,
