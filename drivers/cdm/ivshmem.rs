@@ -43,8 +43,10 @@ kernel::pci_device_table!(
 impl Ivshmem {
     fn config(pdev: &pci::Device) -> Result<Config> {
         let names = module_parameters::caps.value();
-        let caps = Caps::parse(names.as_bytes())
-            .inspect_err(|_| dev_err!(pdev, "caps: cannot use \"{}\"\n", names))?;
+        let caps = Caps::read(names.as_bytes()).map_err(|bad| {
+            dev_err!(pdev, "caps: {}\n", bad);
+            bad.errno()
+        })?;
 
         let mut config = Config::new(caps, Coherent::asserted());
         if module_parameters::p2pdma.value() {

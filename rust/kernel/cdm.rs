@@ -59,6 +59,7 @@ use core::marker::PhantomData;
 mod caps;
 
 pub use caps::{
+    BadWord,
     Cap,
     Caps,
     Rule, //

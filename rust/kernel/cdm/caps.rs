@@ -8,7 +8,8 @@
 use crate::{
     bindings,
     fmt,
-    prelude::*, //
+    prelude::*,
+    str::BStr, //
 };
 
 crate::impl_flags!(
@@ -136,6 +137,42 @@ rules! {
     Demotion needs Reclaim,
 }
 
+/// What is wrong with a list of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadWord<'a> {
+    /// There is no word.
+    None,
+    /// It is no name of a capability.
+    Unknown(&'a [u8]),
+    /// It means something that cannot be allowed.
+    Reserved(&'a [u8]),
+    /// It stands for a whole list, and is not the only word.
+    NotAlone(&'a [u8]),
+}
+
+impl BadWord<'_> {
+    /// The errno of [`Caps::parse`].
+    pub fn errno(&self) -> Error {
+        match self {
+            Self::Reserved(_) => EOPNOTSUPP,
+            Self::None | Self::Unknown(_) | Self::NotAlone(_) => EINVAL,
+        }
+    }
+}
+
+impl fmt::Display for BadWord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, what) = match self {
+            Self::None => return f.write_str("there is no name"),
+            Self::Unknown(word) => (word, "is no capability"),
+            Self::Reserved(word) => (word, "cannot be allowed"),
+            Self::NotAlone(word) => (word, "must stand alone"),
+        };
+        let word = BStr::from_bytes(word);
+        f.write_fmt(fmt!("\"{}\" {}", word, what))
+    }
+}
+
 /// A capability that another one needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
@@ -246,29 +283,51 @@ impl Caps {
     /// Returns [`EINVAL`] for a name that is not known and for no name at all, and [`EOPNOTSUPP`]
     /// for one that is reserved.
     pub fn parse(text: &[u8]) -> Result<Self> {
+        Self::read(text).map_err(|bad| bad.errno())
+    }
+
+    /// Like [`parse`](Self::parse), with an error that says which word is wrong.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     cdm::Caps,
+    ///     str::CString, //
+    /// };
+    ///
+    /// let bad = Caps::read(b"migrate,thpp").unwrap_err();
+    /// let text = CString::try_from_fmt(fmt!("{}", bad))?;
+    /// assert_eq!(text.to_bytes(), b"\"thpp\" is no capability");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn read(text: &[u8]) -> Result<Self, BadWord<'_>> {
         let mut words = text
             .split(|byte| *byte == b',' || byte.is_ascii_whitespace())
             .filter(|word| !word.is_empty())
             .peekable();
 
-        let first = *words.peek().ok_or(EINVAL)?;
+        let first = *words.peek().ok_or(BadWord::None)?;
         if first == b"all" || first == b"none" {
             return match (words.count(), first) {
                 (1, b"all") => Ok(Self::ALL),
                 (1, _) => Ok(Self::empty()),
-                _ => Err(EINVAL),
+                _ => Err(BadWord::NotAlone(first)),
             };
         }
 
         let mut caps = Self::empty();
         for word in words {
             if RESERVED.iter().any(|name| name.as_bytes() == word) {
-                return Err(EOPNOTSUPP);
+                return Err(BadWord::Reserved(word));
+            }
+            if word == b"all" || word == b"none" {
+                return Err(BadWord::NotAlone(word));
             }
             let (cap, _) = NAMES
                 .iter()
                 .find(|(_, name)| name.as_bytes() == word)
-                .ok_or(EINVAL)?;
+                .ok_or(BadWord::Unknown(word))?;
             caps |= *cap;
         }
         Ok(caps)
@@ -388,6 +447,15 @@ mod tests {
         assert_eq!(Caps::parse(b"all,gup"), Err(EINVAL));
         assert_eq!(Caps::parse(b"gup,fallback"), Err(EOPNOTSUPP));
         assert_eq!(Caps::parse(b"kernel"), Err(EOPNOTSUPP));
+    }
+
+    #[test]
+    fn the_wrong_word_is_named() {
+        assert_eq!(Caps::read(b" ,"), Err(BadWord::None));
+        assert_eq!(Caps::read(b"gup,GUP"), Err(BadWord::Unknown(b"GUP")));
+        assert_eq!(Caps::read(b"all,thp"), Err(BadWord::NotAlone(b"all")));
+        assert_eq!(Caps::read(b"thp,none"), Err(BadWord::NotAlone(b"none")));
+        assert_eq!(Caps::read(b"thp,kernel"), Err(BadWord::Reserved(b"kernel")));
     }
 
     #[test]

@@ -84,6 +84,30 @@ TEST_F_TIMEOUT(sysfs, refused_caps, CDM_TIMEOUT)
 	EXPECT_LE(0, cdm_node());
 }
 
+/* Of a list that cannot be used, the log names the word */
+TEST_F_TIMEOUT(sysfs, refused_words, CDM_TIMEOUT)
+{
+	static const char * const words[][2] = {
+		{ "all,thp", "caps: \"all\" must stand alone" },
+		{ "thp,none", "caps: \"none\" must stand alone" },
+		{ "migrate,thpp", "caps: \"thpp\" is no capability" },
+		{ "kernel", "caps: \"kernel\" cannot be allowed" },
+	};
+	size_t i;
+	int log;
+
+	ASSERT_EQ(0, cdm_node_down());
+	for (i = 0; i < ARRAY_SIZE(words); i++) {
+		log = log_open();
+		ASSERT_LE(0, log);
+		EXPECT_GT(0, cdm_bind(words[i][0]));
+		EXPECT_TRUE(log_has(log, words[i][1])) {
+			TH_LOG("the log does not say: %s", words[i][1]);
+		}
+		close(log);
+	}
+}
+
 /* All names that this kernel knows */
 TEST_F(sysfs, capabilities)
 {
