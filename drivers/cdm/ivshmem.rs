@@ -41,7 +41,7 @@ kernel::pci_device_table!(
 );
 
 impl Ivshmem {
-    fn config(pdev: &pci::Device) -> Result<Config> {
+    fn config(pdev: &pci::Device) -> Result<Config<'static>> {
         let names = module_parameters::caps.value();
         let caps = Caps::read(names.as_bytes()).map_err(|bad| {
             dev_err!(pdev, "caps: {}\n", bad);

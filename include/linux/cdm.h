@@ -50,8 +50,10 @@
 /* What the driver asserts about its memory, &struct cdm_node_config.flags. */
 #define CDM_NODE_COHERENT	0x1	/* cache-coherent with all CPUs; mandatory */
 #define CDM_NODE_P2PDMA		0x2	/* other devices reach it by DMA */
-#define CDM_NODE_SCRUBS		0x4	/* the driver erases it after the node has gone */
-#define CDM_NODE_FLAGS_ALL	(CDM_NODE_COHERENT | CDM_NODE_P2PDMA | CDM_NODE_SCRUBS)
+#define CDM_NODE_SCRUBS		0x4	/* the driver erases it when cdm_unregister_node() says 0 */
+#define CDM_NODE_ALL_BAD_PAGES	0x8	/* bad_pages names all, whatever broke before */
+#define CDM_NODE_FLAGS_ALL	(CDM_NODE_COHERENT | CDM_NODE_P2PDMA | CDM_NODE_SCRUBS | \
+				 CDM_NODE_ALL_BAD_PAGES)
 
 /* What happens to a node, in the tracepoint cdm:cdm_node and in uevents. */
 #define CDM_EVENT_REGISTER		1
@@ -71,6 +73,22 @@ struct module;
 struct shrinker;
 
 /**
+ * struct cdm_node_ops - what a driver is told of its node
+ * @poisoned: the page at a physical address is broken and out of use, for as long
+ *	as the machine runs. Not called for what is known when the node is
+ *	registered: cdm_node_bad_pages() has all
+ *
+ * Any may be missing. They are called one at a time, with &struct
+ * cdm_node_config.data, and not any more when cdm_unregister_node() has said 0 or
+ * cdm_release_node() has returned, which they must not call.
+ *
+ * Context: A worker; may sleep.
+ */
+struct cdm_node_ops {
+	void (*poisoned)(void *data, u64 addr);
+};
+
+/**
  * struct cdm_node_config - what a driver says about its memory
  * @start: first byte, a physical address, aligned to memory_block_size_bytes()
  * @size: bytes, a multiple of memory_block_size_bytes()
@@ -79,6 +97,12 @@ struct shrinker;
  * @flags: CDM_NODE_* bits
  * @owner: module that is pinned while the node exists
  * @dev: device for log lines, may be NULL
+ * @bad_pages: physical addresses, in any order: nobody gets the pages they are
+ *	in. Nor one that has been found broken before, at this address, by
+ *	whomever: unless @flags say that these are all
+ * @nr_bad_pages: how many @bad_pages there are
+ * @ops: what the driver wants to be told, may be NULL
+ * @data: for @ops
  */
 struct cdm_node_config {
 	u64 start;
@@ -88,6 +112,10 @@ struct cdm_node_config {
 	u32 flags;
 	struct module *owner;
 	struct device *dev;
+	const u64 *bad_pages;
+	unsigned int nr_bad_pages;
+	const struct cdm_node_ops *ops;
+	void *data;
 };
 
 /*
@@ -537,6 +565,25 @@ extern const struct attribute_group cdm_node_attr_group;
 /* For mm/memory_hotplug.c: memory that the core itself does not add is refused. */
 bool cdm_may_add_memory(int nid, u64 start, u64 size);
 
+/* For mm/memory-failure.c: what is out of use stays so when the node comes again. */
+void __cdm_page_poisoned(unsigned long pfn);
+void __cdm_page_unpoisoned(unsigned long pfn);
+
+static __always_inline void cdm_page_poisoned(unsigned long pfn)
+{
+	if (cdm_enabled())
+		__cdm_page_poisoned(pfn);
+}
+
+static __always_inline void cdm_page_unpoisoned(unsigned long pfn)
+{
+	if (cdm_enabled())
+		__cdm_page_unpoisoned(pfn);
+}
+
+/* For mm/memory_hotplug.c: before a page of the block can be had. */
+void cdm_retire_bad_pages(unsigned long pfn, unsigned long nr);
+
 /* For mm/oom_kill.c: the nodes that did not count. */
 void cdm_report_oom(void);
 
@@ -572,6 +619,7 @@ void cdm_release_node(int nid);
 void cdm_node_lost(int nid);
 int cdm_freeze_node(int nid);
 int cdm_thaw_node(int nid);
+int cdm_node_bad_pages(int nid, u64 *addrs, unsigned int nr);
 
 #else /* !CONFIG_CDM */
 
@@ -705,6 +753,18 @@ static inline bool cdm_may_add_memory(int nid, u64 start, u64 size)
 	return true;
 }
 
+static __always_inline void cdm_page_poisoned(unsigned long pfn)
+{
+}
+
+static __always_inline void cdm_page_unpoisoned(unsigned long pfn)
+{
+}
+
+static inline void cdm_retire_bad_pages(unsigned long pfn, unsigned long nr)
+{
+}
+
 static inline void cdm_report_oom(void)
 {
 }
@@ -735,6 +795,11 @@ static inline void cdm_release_node(int nid)
 
 static inline void cdm_node_lost(int nid)
 {
+}
+
+static inline int cdm_node_bad_pages(int nid, u64 *addrs, unsigned int nr)
+{
+	return -EOPNOTSUPP;
 }
 
 static inline int cdm_freeze_node(int nid)

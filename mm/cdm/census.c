@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Coherent device memory: the census of who holds the pages of a node.
+ * Coherent device memory: who holds the pages of a node, and who wants it to go.
  */
 #include <linux/cdm.h>
+#include <linux/device.h>
 #include <linux/ioport.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
@@ -12,6 +13,8 @@
 #include <linux/rmap.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
+#include <linux/string.h>
+#include <linux/swap.h>
 
 #include "glue.h"
 
@@ -53,6 +56,19 @@ static bool cdm_note_pid(struct folio *folio, struct vm_area_struct *vma,
 	return users->nr_pids < ARRAY_SIZE(users->pids);
 }
 
+/* Does something keep it from moving? The caller has a reference. */
+static bool cdm_folio_is_held(struct folio *folio)
+{
+	int expected = 1;
+
+	if (folio_test_locked(folio) || folio_test_writeback(folio))
+		return true;
+	/* What is neither mapped nor in a file has been allocated by somebody. */
+	if (folio_test_hugetlb(folio) || !page_has_type(&folio->page))
+		expected += folio_expected_ref_count(folio);
+	return folio_ref_count(folio) > expected;
+}
+
 static void cdm_count_folio(struct folio *folio, struct cdm_census *census)
 {
 	struct cdm_users *users = census->users;
@@ -72,8 +88,15 @@ static void cdm_count_folio(struct folio *folio, struct cdm_census *census)
 	else
 		users->other += nr;
 
+	if (!cdm_folio_is_held(folio))
+		return;
+	users->held += nr;
 	if (folio_maybe_dma_pinned(folio))
 		users->pinned += nr;
+	if (folio_test_locked(folio))
+		users->locked += nr;
+	if (folio_test_writeback(folio))
+		users->writeback += nr;
 
 	if (!folio_mapped(folio) || folio_test_hugetlb(folio) ||
 	    !census->samples || users->nr_pids == ARRAY_SIZE(users->pids))
@@ -104,6 +127,8 @@ void cdm_count_users(const struct resource *res, struct cdm_users *users)
 	};
 
 	memset(users, 0, sizeof(*users));
+	/* What waits to be sorted is referred to, but not held. */
+	lru_add_drain_all();
 
 	while (pfn < end) {
 		struct page *page = pfn_to_online_page(pfn);
@@ -116,7 +141,7 @@ void cdm_count_users(const struct resource *res, struct cdm_users *users)
 		if (!page) {
 			/* What is offline is so by the section. */
 			next = SECTION_ALIGN_UP(pfn + 1);
-		} else if (page_count(page)) {
+		} else if (page_count(page) && !PageHWPoison(page)) {
 			folio = page_folio(page);
 			if (folio_try_get(folio)) {
 				if (page_folio(page) == folio) {
@@ -129,4 +154,17 @@ void cdm_count_users(const struct resource *res, struct cdm_users *users)
 		}
 		pfn = next;
 	}
+}
+
+/**
+ * cdm_who_asks - say who wants a node to leave
+ * @asker: where the current task is described
+ *
+ * Context: Task.
+ */
+void cdm_who_asks(struct cdm_asker *asker)
+{
+	asker->pid = task_pid_nr(current);
+	asker->hotplug = device_hotplug_locked_by_current();
+	strscpy(asker->comm, current->comm);
 }

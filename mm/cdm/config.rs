@@ -40,6 +40,7 @@ pub(crate) struct Config {
     nid: Option<Nid>,
     caps: Caps,
     flags: u32,
+    knows_bad_pages: bool,
 }
 
 impl Config {
@@ -87,8 +88,20 @@ impl Config {
             size: raw.size,
             nid,
             caps,
-            flags: raw.flags,
+            flags: raw.flags & !bindings::CDM_NODE_ALL_BAD_PAGES,
+            knows_bad_pages: raw.flags & bindings::CDM_NODE_ALL_BAD_PAGES != 0,
         })
+    }
+
+    /// Checks the addresses of the pages that the driver says are broken.
+    pub(crate) fn check_bad_pages(&self, addrs: &[u64]) -> Result<(), Refusal> {
+        match addrs
+            .iter()
+            .find(|addr| **addr < self.start || **addr > self.last())
+        {
+            Some(addr) => Err(Refusal::BadPageOutside(*addr)),
+            None => Ok(()),
+        }
     }
 
     /// First byte.
@@ -130,6 +143,11 @@ impl Config {
         self.flags & bindings::CDM_NODE_SCRUBS != 0
     }
 
+    /// Does the driver name all pages that are broken, so that what is remembered does not count?
+    pub(crate) fn knows_bad_pages(&self) -> bool {
+        self.knows_bad_pages
+    }
+
     /// Do the two ranges share a byte?
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.start <= other.last() && other.start <= self.last()
@@ -169,6 +187,8 @@ pub(crate) enum Refusal {
     NotPeerToPeer(Caps),
     /// The machine says that the CPUs do not cache the range.
     NotWriteBack,
+    /// A page that is said to be broken is not in the range.
+    BadPageOutside(u64),
     /// No possible node has this id.
     NoSuchNid(c_int),
     /// The node has memory.
@@ -207,6 +227,7 @@ impl Refusal {
             | Self::NotCoherent
             | Self::NotPeerToPeer(_)
             | Self::NotWriteBack
+            | Self::BadPageOutside(_)
             | Self::NoSuchNid(_)
             | Self::NidHasCpus(_) => EINVAL,
             Self::OutOfReach(..) => E2BIG,
@@ -244,6 +265,7 @@ impl fmt::Display for Refusal {
                 *caps
             )),
             Self::NotWriteBack => f.write_str("the memory type is not write-back"),
+            Self::BadPageOutside(addr) => write!(f, "broken page {addr:#x} is not in it"),
             Self::NoSuchNid(nid) => write!(f, "node {nid} is not possible"),
             Self::NidHasMemory(nid) => f.write_fmt(fmt!("node {} has memory", *nid)),
             Self::NidHasCpus(nid) => f.write_fmt(fmt!("node {} has CPUs", *nid)),
@@ -295,6 +317,10 @@ mod tests {
             flags: CDM_NODE_COHERENT,
             owner: core::ptr::null_mut(),
             dev: core::ptr::null_mut(),
+            bad_pages: core::ptr::null(),
+            nr_bad_pages: 0,
+            ops: core::ptr::null(),
+            data: core::ptr::null_mut(),
         }
     }
 
@@ -359,6 +385,28 @@ mod tests {
             raw.flags |= CDM_NODE_P2PDMA;
         })
         .is_ok());
+    }
+
+    #[test]
+    fn bad_pages() -> Result {
+        let config = check(|_| ()).map_err(|refusal| refusal.errno())?;
+        let last = config.last();
+        assert_eq!(config.check_bad_pages(&[]), Ok(()));
+        assert_eq!(config.check_bad_pages(&[config.start(), last]), Ok(()));
+        assert_eq!(
+            config.check_bad_pages(&[last, last + 1]),
+            Err(Refusal::BadPageOutside(last + 1))
+        );
+        assert_eq!(
+            config.check_bad_pages(&[config.start() - 1]),
+            Err(Refusal::BadPageOutside(config.start() - 1))
+        );
+        // What the driver knows of broken pages is no promise that it could break.
+        let knows = check(|raw| raw.flags |= bindings::CDM_NODE_ALL_BAD_PAGES);
+        assert!(
+            knows.is_ok_and(|knows| knows.knows_bad_pages() && knows.promises_the_same(&config))
+        );
+        Ok(())
     }
 
     #[test]

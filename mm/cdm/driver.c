@@ -15,6 +15,7 @@ EXPORT_SYMBOL_GPL(cdm_release_node);
 EXPORT_SYMBOL_GPL(cdm_node_lost);
 EXPORT_SYMBOL_GPL(cdm_freeze_node);
 EXPORT_SYMBOL_GPL(cdm_thaw_node);
+EXPORT_SYMBOL_GPL(cdm_node_bad_pages);
 
 /* The module whose device the memory is. */
 

@@ -6,10 +6,13 @@
 //! `EXPORT_SYMBOL_GPL()` for the former is in `driver.c`.
 
 use crate::{
+    driver,
     nid::Nid,
     node::ThisMachine,
+    poison,
     registry, //
 };
+use core::ptr::NonNull;
 use kernel::{
     bindings,
     cdm::{
@@ -50,8 +53,8 @@ unsafe extern "C" fn cdm_register_node(config: *const bindings::cdm_node_config)
 /// Takes a node away if it can be done within the bound that
 /// `/sys/kernel/mm/cdm/leave_timeout_ms` sets.
 ///
-/// Context: may sleep. Returns 0, or `-EBUSY` and the node is live as before, or `-ENODEV` if there
-/// is no such node.
+/// Context: may sleep. Returns 0; `-EBUSY`, or `-ENOMEM` if ordinary memory has no room for its
+/// pages, and the node is live as before; or `-ENODEV` if there is no such node.
 ///
 /// # Safety
 ///
@@ -61,6 +64,28 @@ unsafe extern "C" fn cdm_unregister_node(nid: c_int) -> c_int {
     from_result(|| {
         registry::unregister::<ThisMachine>(Nid::new(nid).ok_or(ENODEV)?)?;
         Ok(0)
+    })
+}
+
+/// Writes the addresses of a node's broken pages, in ascending order.
+///
+/// Context: may sleep. Returns how many there are, of which the first `nr` have been written, or
+/// `-ENODEV` if there is no such node, or `-EBUSY` if it is just coming or leaving.
+///
+/// # Safety
+///
+/// `addrs` must be valid for writes of `nr` addresses.
+#[export]
+unsafe extern "C" fn cdm_node_bad_pages(nid: c_int, addrs: *mut u64, nr: c_uint) -> c_int {
+    from_result(|| {
+        let nid = Nid::new(nid).ok_or(ENODEV)?;
+        let all = registry::bad_pages::<ThisMachine>(nid, |index, addr| {
+            if index < nr as usize {
+                // SAFETY: By the safety requirements.
+                unsafe { addrs.add(index).write(addr) };
+            }
+        })?;
+        Ok(all as c_int)
     })
 }
 
@@ -161,6 +186,39 @@ unsafe extern "C" fn cdm_core_unplug(nid: c_int, dir: *const bindings::cdm_dir) 
     })
 }
 
+/// Sets who may name a node, for the administrator who wrote to its `cdm_access`.
+///
+/// # Safety
+///
+/// None: `nid` may be anything.
+#[export]
+unsafe extern "C" fn cdm_core_set_listed(nid: c_int, listed: bool) -> c_int {
+    from_result(|| {
+        registry::set_listed::<ThisMachine>(Nid::new(nid).ok_or(ENODEV)?, listed)?;
+        Ok(0)
+    })
+}
+
+/// Sets who may name the nodes of devices of which nothing has been said.
+///
+/// # Safety
+///
+/// None.
+#[export]
+unsafe extern "C" fn cdm_core_set_default_listed(listed: bool) {
+    registry::set_default_listed::<ThisMachine>(listed);
+}
+
+/// Returns what [`cdm_core_set_default_listed`] has set.
+///
+/// # Safety
+///
+/// None.
+#[export]
+unsafe extern "C" fn cdm_core_default_listed() -> bool {
+    registry::default_listed::<ThisMachine>()
+}
+
 /// Writes the names of what is not denied, as a C string.
 ///
 /// # Safety
@@ -216,8 +274,33 @@ unsafe extern "C" fn cdm_core_emit_denied(nid: c_int, buf: *mut u8) -> isize {
 /// Must be called once.
 #[export]
 unsafe extern "C" fn cdm_core_init() {
-    // SAFETY: The caller calls this once.
-    unsafe { registry::init() };
+    // SAFETY: The caller calls this once, and the registry is not in use before `init()`.
+    unsafe {
+        driver::init();
+        poison::init();
+        registry::init();
+    }
+}
+
+/// Notes what has changed about the broken pages of a node.
+///
+/// # Safety
+///
+/// `pages` must be from `cdm_bad_pages_alloc()`, of the node `nid` with `nr` pages from `first` on,
+/// and not be freed meanwhile.
+///
+/// Context: may sleep.
+#[export]
+unsafe extern "C" fn cdm_core_poisoned(
+    nid: c_int,
+    pages: *mut bindings::cdm_bad_pages,
+    first: usize,
+    nr: usize,
+) {
+    if let (Some(nid), Some(pages)) = (Nid::new(nid), NonNull::new(pages)) {
+        // SAFETY: By the safety requirements.
+        unsafe { poison::changed(nid, pages, first, nr) };
+    }
 }
 
 #[cfg(CONFIG_CDM_KUNIT_TEST)]

@@ -10,12 +10,15 @@ use crate::{
         Limits,
         Refusal, //
     },
+    lifecycle::By,
     nid::{
         Facts,
         Nid, //
     },
-    node::{
-        Lost,
+    node::Lost,
+    obstacle::{
+        Asker,
+        Obstacle,
         Users, //
     },
     parts::{
@@ -124,6 +127,10 @@ pub(crate) struct State {
     pub(crate) at_removal: Option<(&'static CStr, bool)>,
     /// What was announced last.
     pub(crate) event: Option<Event>,
+    /// The broken pages of the node that was touched last, by their addresses.
+    pub(crate) bad_pages: KVec<u64>,
+    /// Of the node that was touched last: must a cpuset list it?
+    pub(crate) is_listed: bool,
     /// How long somebody has slept, in milliseconds.
     pub(crate) slept: u32,
     dirs: usize,
@@ -144,6 +151,8 @@ impl State {
             state: c"",
             at_removal: None,
             event: None,
+            bad_pages: KVec::new(),
+            is_listed: false,
             slept: 0,
             dirs: 0,
         }
@@ -258,6 +267,7 @@ impl Machine for Fake {
     type Nodes = NODES;
     type Hotplug = Hotplug;
     type Owner = Owner;
+    type BadPages = BadPages;
     type Region = Region;
     type Device = Device;
     type Published = Published;
@@ -318,6 +328,19 @@ impl Machine for Fake {
         note(Step::Attributes);
     }
 
+    fn set_listed(_nid: Nid, listed: bool) {
+        STATE.lock().is_listed = listed;
+    }
+
+    fn retire(addrs: &[u64]) {
+        // A test fails if this does.
+        let _ = STATE.lock().bad_pages.extend_from_slice(addrs, GFP_KERNEL);
+    }
+
+    fn asker(by: By) -> Asker {
+        Asker::current(by)
+    }
+
     fn leave_timeout_ms() -> u32 {
         100
     }
@@ -363,13 +386,13 @@ impl parts::Owner for Owner {
 
 pub(crate) struct Region;
 
-impl parts::Region for Region {
+impl parts::Region<Fake> for Region {
     fn request(_config: &Config) -> Result<Self, Refusal> {
         ask(Step::Request).map_err(|_| Refusal::RangeBusy)?;
         Ok(Self)
     }
 
-    fn erase(&self) -> Result {
+    fn erase(&self, _bad_pages: &BadPages) -> Result {
         ask(Step::Erase)
     }
 
@@ -394,8 +417,9 @@ impl parts::Device<Fake> for Device {
 pub(crate) struct Published;
 
 impl parts::Published for Published {
-    fn new(_nid: Nid, _config: &Config) -> Result<Self, Refusal> {
+    fn new(_nid: Nid, _config: &Config, listed: bool) -> Result<Self, Refusal> {
         ask_for(Step::Publish, "publishing")?;
+        STATE.lock().is_listed = listed;
         Ok(Self)
     }
 
@@ -405,6 +429,30 @@ impl parts::Published for Published {
 
     fn mark_gone(&mut self) {
         note(Step::MarkGone);
+    }
+}
+
+pub(crate) struct BadPages;
+
+impl parts::BadPages for BadPages {
+    fn prepare(_nid: Nid, _config: &Config, addrs: &[u64]) -> Result<Self, Refusal> {
+        let mut fake = STATE.lock();
+
+        fake.bad_pages.clear();
+        fake.bad_pages
+            .extend_from_slice(addrs, GFP_KERNEL)
+            .map_err(|error| Refusal::Failed("the broken pages", error.into()))?;
+        Ok(Self)
+    }
+
+    fn count(&self) -> usize {
+        STATE.lock().bad_pages.len()
+    }
+
+    fn for_each(&self, mut show: impl FnMut(u64)) {
+        for addr in STATE.lock().bad_pages.iter() {
+            show(*addr);
+        }
     }
 }
 
@@ -474,7 +522,7 @@ impl parts::Present<Fake> for Present {
         ask_for(Step::Online, "onlining")
     }
 
-    fn remove(self) -> Result<Absent, (Self, Error)> {
+    fn remove(self, timeout_ms: u32) -> Result<Absent, (Self, Obstacle)> {
         let meanwhile = {
             let mut fake = STATE.lock();
 
@@ -486,7 +534,7 @@ impl parts::Present<Fake> for Present {
         }
         match ask(Step::Remove) {
             Ok(()) => Ok(Absent),
-            Err(error) => Err((self, error)),
+            Err(_) => Err((self, Obstacle::TimeUp(timeout_ms))),
         }
     }
 

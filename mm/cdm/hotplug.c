@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) "cdm: " fmt
 
+#include <linux/backing-dev.h>
 #include <linux/bitmap.h>
 #include <linux/cdm.h>
 #include <linux/completion.h>
@@ -21,6 +22,7 @@
 #include <linux/slab.h>
 #include <linux/timer.h>
 #include <linux/workqueue.h>
+#include <linux/writeback.h>
 #include <linux/xarray.h>
 
 #include "glue.h"
@@ -42,9 +44,9 @@ void cdm_set_leave_timeout(unsigned int ms)
 	WRITE_ONCE(cdm_leave_timeout_ms, ms);
 }
 
-static unsigned long cdm_deadline(void)
+static unsigned long cdm_deadline(unsigned int ms)
 {
-	return jiffies + msecs_to_jiffies(cdm_leave_timeout());
+	return jiffies + msecs_to_jiffies(ms);
 }
 
 /* The range in the resource tree. */
@@ -84,20 +86,31 @@ void cdm_region_release(struct resource *res)
 /**
  * cdm_region_erase - overwrite a range whose memory has been removed
  * @res: from cdm_region_request()
+ * @bad: its broken pages, which are not touched: not even mapped
  *
  * The next user of the device must not read what a task left behind.
  *
  * Context: May sleep.
  * Return: 0, or -ENOMEM if the range could not be mapped.
  */
-int cdm_region_erase(struct resource *res)
+int cdm_region_erase(struct resource *res, const struct cdm_bad_pages *bad)
 {
-	resource_size_t pos, end = res->end + 1;
+	resource_size_t pos, next, end = res->end + 1;
 
-	for (pos = res->start; pos < end; pos += CDM_ERASE_CHUNK) {
-		size_t len = min_t(u64, end - pos, CDM_ERASE_CHUNK);
+	for (pos = res->start; pos < end; pos = next) {
+		unsigned long bad_pfn = cdm_bad_pages_next(bad, PHYS_PFN(pos));
 		unsigned int attempt = 0;
 		void *mapping;
+		size_t len;
+
+		if (bad_pfn == PHYS_PFN(pos)) {
+			next = pos + PAGE_SIZE;
+			continue;
+		}
+		next = min(end, pos + CDM_ERASE_CHUNK);
+		if (bad_pfn < PHYS_PFN(next))
+			next = PFN_PHYS(bad_pfn);
+		len = next - pos;
 
 		for (;;) {
 			mapping = memremap(pos, len, MEMREMAP_WB);
@@ -121,14 +134,32 @@ enum {
 	CDM_HOTPLUG_TAKEN,
 };
 
-static int cdm_hotplug_lock_until(unsigned long deadline)
+/* A node is being registered, or leaves, and does so in a bounded time. */
+static bool cdm_hotplug_is_ours;
+
+/*
+ * Nodes wait for each other, one after the other. For somebody else they wait as
+ * long as a node may take to leave.
+ */
+static int cdm_hotplug_lock_wait(void)
 {
+	unsigned long deadline = cdm_deadline(cdm_leave_timeout());
+
 	while (!trylock_device_hotplug()) {
-		if (time_after_eq(jiffies, deadline))
+		if (READ_ONCE(cdm_hotplug_is_ours))
+			deadline = cdm_deadline(cdm_leave_timeout());
+		else if (time_after_eq(jiffies, deadline))
 			return -EBUSY;
 		msleep(20);
 	}
+	WRITE_ONCE(cdm_hotplug_is_ours, true);
 	return 0;
+}
+
+static void cdm_hotplug_lock_release(void)
+{
+	WRITE_ONCE(cdm_hotplug_is_ours, false);
+	unlock_device_hotplug();
 }
 
 /**
@@ -139,7 +170,7 @@ static int cdm_hotplug_lock_until(unsigned long deadline)
  * wait for ever. And it calls probe and remove itself, under both: then the lock
  * is borrowed from it.
  *
- * Context: May sleep, for at most cdm_leave_timeout().
+ * Context: May sleep: as long as other nodes need, and cdm_leave_timeout() more.
  * Return: what to pass to cdm_hotplug_unlock(), or -EBUSY.
  */
 int cdm_hotplug_lock(void)
@@ -149,14 +180,14 @@ int cdm_hotplug_lock(void)
 	if (device_hotplug_locked_by_current())
 		return CDM_HOTPLUG_BORROWED;
 
-	ret = cdm_hotplug_lock_until(cdm_deadline());
+	ret = cdm_hotplug_lock_wait();
 	return ret ?: CDM_HOTPLUG_TAKEN;
 }
 
 void cdm_hotplug_unlock(int how)
 {
 	if (how == CDM_HOTPLUG_TAKEN)
-		unlock_device_hotplug();
+		cdm_hotplug_lock_release();
 }
 
 /*
@@ -177,6 +208,7 @@ struct cdm_memory {
 	unsigned long deadline;
 	bool borrowed;
 	int ret;
+	struct cdm_obstacle obstacle;
 	unsigned long *offlined;	/* the blocks that this attempt took offline */
 
 	/* After its content was lost: block by block. */
@@ -360,18 +392,40 @@ static void cdm_leave_expired(struct timer_list *timer)
 	set_notify_signal(mem->task);
 }
 
-static int cdm_offline_until(struct cdm_memory *mem)
+static void cdm_offline_until(struct cdm_memory *mem)
 {
+	struct pglist_data *pgdat = NODE_DATA(mem->nid);
 	int ret;
+
+	/* Nobody waits for the page that is under writeback: it has to begin. */
+	if (node_page_state(pgdat, NR_FILE_DIRTY))
+		wakeup_flusher_threads(WB_REASON_SYNC);
 
 	for (;;) {
 		ret = walk_memory_blocks(mem->start, mem->size, mem,
 					 cdm_offline_block);
-		if (!ret || time_after_eq(jiffies, mem->deadline))
-			return ret;
+		if (!ret)
+			return;
+		if (time_after_eq(jiffies, mem->deadline))
+			break;
 		/* A reference for a moment is enough to fail an attempt. */
 		msleep(20);
 	}
+	mem->obstacle.what = CDM_STAYS_TIME;
+	mem->obstacle.error = ret;
+}
+
+/* Before the first page moves. */
+static bool cdm_has_room(struct cdm_memory *mem)
+{
+	struct cdm_obstacle *obstacle = &mem->obstacle;
+
+	obstacle->need = cdm_pages_to_move(mem->nid);
+	obstacle->room = cdm_room_in_ram();
+	if (obstacle->need <= obstacle->room)
+		return true;
+	obstacle->what = CDM_STAYS_ROOM;
+	return false;
 }
 
 static void cdm_leave_begin(struct cdm_memory *mem)
@@ -393,17 +447,19 @@ static void cdm_memory_remove_work(struct work_struct *work)
 	struct cdm_memory *mem = container_of(work, struct cdm_memory, work);
 	unsigned int attempt;
 
-	if (!mem->borrowed) {
-		mem->ret = cdm_hotplug_lock_until(mem->deadline);
-		if (mem->ret)
-			goto done;
+	if (!mem->borrowed && cdm_hotplug_lock_wait()) {
+		mem->obstacle.what = CDM_STAYS_HOTPLUG;
+		goto done;
 	}
+	if (!cdm_has_room(mem))
+		goto unlock;
 
+	mem->deadline = cdm_deadline(mem->obstacle.timeout_ms);
 	cdm_leave_begin(mem);
-	mem->ret = cdm_offline_until(mem);
+	cdm_offline_until(mem);
 	cdm_leave_end(mem);
 
-	if (!mem->ret) {
+	if (!mem->obstacle.what) {
 		__remove_memory(mem->start, mem->size);
 	} else {
 		for (attempt = 0; attempt < 5; attempt++) {
@@ -418,8 +474,9 @@ static void cdm_memory_remove_work(struct work_struct *work)
 				mem->nid);
 	}
 
+unlock:
 	if (!mem->borrowed)
-		unlock_device_hotplug();
+		cdm_hotplug_lock_release();
 done:
 	complete(&mem->done);
 }
@@ -433,7 +490,6 @@ done:
  */
 static int cdm_memory_run(struct cdm_memory *mem, work_func_t fn)
 {
-	mem->deadline = cdm_deadline();
 	mem->borrowed = device_hotplug_locked_by_current();
 	mem->ret = 0;
 
@@ -447,14 +503,20 @@ static int cdm_memory_run(struct cdm_memory *mem, work_func_t fn)
 /**
  * cdm_memory_remove - take a node's memory away, all or nothing
  * @mem: memory that has been added; its blocks may be online or not
+ * @timeout_ms: how long it may take, from when the machine's memory is its own
+ * @obstacle: where is said why it stays
  *
- * Context: May sleep, for about cdm_leave_timeout().
- * Return: 0, or -errno and all is as before, except that pages which had moved
+ * Context: May sleep, for about @timeout_ms, and for cdm_hotplug_lock().
+ * Return: true, or false and all is as before, except that pages which had moved
  * already stay in ordinary memory.
  */
-int cdm_memory_remove(struct cdm_memory *mem)
+bool cdm_memory_remove(struct cdm_memory *mem, unsigned int timeout_ms,
+		       struct cdm_obstacle *obstacle)
 {
-	return cdm_memory_run(mem, cdm_memory_remove_work);
+	mem->obstacle = (struct cdm_obstacle) { .timeout_ms = timeout_ms };
+	cdm_memory_run(mem, cdm_memory_remove_work);
+	*obstacle = mem->obstacle;
+	return !mem->obstacle.what;
 }
 
 static void cdm_remove_offlined(struct cdm_memory *mem)
@@ -493,18 +555,19 @@ static void cdm_memory_evacuate_work(struct work_struct *work)
 	struct cdm_memory *mem = container_of(work, struct cdm_memory, work);
 
 	if (!mem->borrowed) {
-		mem->ret = cdm_hotplug_lock_until(mem->deadline);
+		mem->ret = cdm_hotplug_lock_wait();
 		if (mem->ret)
 			goto done;
 	}
 
+	mem->deadline = cdm_deadline(cdm_leave_timeout());
 	cdm_leave_begin(mem);
 	walk_memory_blocks(mem->start, mem->size, mem, cdm_evacuate_block);
 	cdm_remove_offlined(mem);
 	cdm_leave_end(mem);
 
 	if (!mem->borrowed)
-		unlock_device_hotplug();
+		cdm_hotplug_lock_release();
 done:
 	complete(&mem->done);
 }
@@ -547,11 +610,12 @@ static void cdm_memory_lose_work(struct work_struct *work)
 	cdm_take_pages(mem->start, mem->size, &mem->bad, &mem->lost);
 
 	if (!mem->borrowed) {
-		mem->ret = cdm_hotplug_lock_until(mem->deadline);
+		mem->ret = cdm_hotplug_lock_wait();
 		if (mem->ret)
 			goto done;
 	}
 
+	mem->deadline = cdm_deadline(cdm_leave_timeout());
 	cdm_leave_begin(mem);
 	settled = jiffies + CDM_LOSE_SETTLE;
 	for (;;) {
@@ -567,7 +631,7 @@ static void cdm_memory_lose_work(struct work_struct *work)
 	cdm_leave_end(mem);
 
 	if (!mem->borrowed)
-		unlock_device_hotplug();
+		cdm_hotplug_lock_release();
 done:
 	complete(&mem->done);
 }

@@ -10,13 +10,20 @@ use crate::{
         Limits,
         Refusal, //
     },
+    lifecycle::By,
     nid::{
         Facts,
         Nid, //
     },
+    obstacle::{
+        Asker,
+        Obstacle,
+        Users, //
+    },
     parts::{
         self,
         Absent as _,
+        BadPages as _,
         Device as _,
         Dir as _,
         Group as _,
@@ -25,6 +32,10 @@ use crate::{
         Present as _,
         Published as _,
         Region as _, //
+    },
+    poison::{
+        self,
+        BadPages, //
     },
     registry,
     trace::Event, //
@@ -54,6 +65,7 @@ impl Machine for ThisMachine {
     type Nodes = registry::REGISTRY;
     type Hotplug = Hotplug;
     type Owner = Owner;
+    type BadPages = BadPages;
     type Region = Region;
     type Device = Device;
     type Published = Published;
@@ -113,6 +125,19 @@ impl Machine for ThisMachine {
     fn show_attrs(nid: Nid, _hotplug: &Hotplug) {
         // SAFETY: A `Nid` is in range; `_hotplug` is the lock that it asks for.
         unsafe { bindings::cdm_show_attrs(nid.as_raw()) };
+    }
+
+    fn set_listed(nid: Nid, listed: bool) {
+        // SAFETY: A `Nid` is in range.
+        unsafe { bindings::cdm_set_listed(nid.as_raw(), listed) };
+    }
+
+    fn retire(addrs: &[u64]) {
+        poison::retire(addrs);
+    }
+
+    fn asker(by: By) -> Asker {
+        Asker::current(by)
     }
 
     fn leave_timeout_ms() -> u32 {
@@ -194,7 +219,7 @@ pub(crate) struct Region(NonNull<bindings::resource>);
 // SAFETY: The resource tree has a lock of its own.
 unsafe impl Send for Region {}
 
-impl parts::Region for Region {
+impl parts::Region<ThisMachine> for Region {
     fn request(config: &Config) -> Result<Self, Refusal> {
         // SAFETY: Plain values; this may sleep.
         let res = unsafe { bindings::cdm_region_request(config.start(), config.size()) };
@@ -203,16 +228,16 @@ impl parts::Region for Region {
         NonNull::new(res).map(Self).ok_or(Refusal::RangeBusy)
     }
 
-    fn erase(&self) -> Result {
-        // SAFETY: By the type invariant.
-        to_result(unsafe { bindings::cdm_region_erase(self.0.as_ptr()) })
+    fn erase(&self, bad_pages: &BadPages) -> Result {
+        // SAFETY: By the type invariants.
+        to_result(unsafe { bindings::cdm_region_erase(self.0.as_ptr(), bad_pages.as_ptr()) })
     }
 
     fn users(&self) -> Users {
-        let mut users = bindings::cdm_users::default();
-        // SAFETY: By the type invariant; `users` is valid for writes.
-        unsafe { bindings::cdm_count_users(self.0.as_ptr(), &mut users) };
-        Users(users)
+        let mut users = Users::default();
+        // SAFETY: By the type invariant; `users.raw` is valid for writes.
+        unsafe { bindings::cdm_count_users(self.0.as_ptr(), &mut users.raw) };
+        users
     }
 }
 
@@ -265,9 +290,9 @@ impl Drop for Device {
 pub(crate) struct Published(Nid);
 
 impl parts::Published for Published {
-    fn new(nid: Nid, config: &Config) -> Result<Self, Refusal> {
+    fn new(nid: Nid, config: &Config, listed: bool) -> Result<Self, Refusal> {
         // SAFETY: A `Nid` is in range. The registry gave it to this node alone.
-        to_result(unsafe { bindings::cdm_publish(nid.as_raw(), config.caps().denied()) })
+        to_result(unsafe { bindings::cdm_publish(nid.as_raw(), config.caps().denied(), listed) })
             .map_err(|error| Refusal::Failed("an allocation", error))?;
 
         // INVARIANT: As was done.
@@ -428,12 +453,14 @@ impl parts::Present<ThisMachine> for Present {
             .map_err(|error| Refusal::Failed("bringing memory online", error))
     }
 
-    fn remove(self) -> Result<Absent, (Self, Error)> {
-        // SAFETY: By the type invariant.
-        match to_result(unsafe { bindings::cdm_memory_remove(self.0.as_ptr()) }) {
+    fn remove(self, timeout_ms: u32) -> Result<Absent, (Self, Obstacle)> {
+        let mut obstacle = bindings::cdm_obstacle::default();
+        // SAFETY: By the type invariant; `obstacle` is valid for writes.
+        if unsafe { bindings::cdm_memory_remove(self.0.as_ptr(), timeout_ms, &mut obstacle) } {
             // INVARIANT: It has been removed.
-            Ok(()) => Ok(Absent(self.0)),
-            Err(error) => Err((self, error)),
+            Ok(Absent(self.0))
+        } else {
+            Err((self, Obstacle::from_raw(&obstacle)))
         }
     }
 
@@ -483,29 +510,6 @@ impl fmt::Display for Lost {
     }
 }
 
-/// Who keeps a node from leaving, for the log.
-#[derive(Default)]
-pub(crate) struct Users(bindings::cdm_users);
-
-impl fmt::Display for Users {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let users = &self.0;
-        let pages = users.anon + users.file + users.hugetlb + users.other;
-        write!(
-            f,
-            "{pages} pages in use: {} anonymous, {} file, {} hugetlb, {} other; {} pinned; pids",
-            users.anon, users.file, users.hugetlb, users.other, users.pinned
-        )?;
-        if users.nr_pids == 0 {
-            return f.write_str(" unknown");
-        }
-        for pid in users.pids.iter().take(users.nr_pids as usize) {
-            write!(f, " {pid}")?;
-        }
-        Ok(())
-    }
-}
-
 /// All of a node but its memory.
 ///
 /// Fields go in the order of their declaration: the directory before the mask, which core mm needs
@@ -513,6 +517,7 @@ impl fmt::Display for Users {
 /// be the one that wants to be unloaded.
 struct Rest<M: Machine> {
     dir: M::Dir,
+    bad_pages: M::BadPages,
     _group: M::Group,
     published: M::Published,
     device: Option<M::Device>,
@@ -555,12 +560,17 @@ pub(crate) struct Bare<M: Machine> {
 impl<M: Machine> Bare<M> {
     /// Builds all but the memory.
     ///
+    /// `bad_pages` are addresses in pages that the driver knows to be broken; `listed` if only who
+    /// is in a cpuset that lists the node may name it.
+    ///
     /// # Safety
     ///
     /// `owner` and `dev` must be null or valid.
     pub(crate) unsafe fn prepare(
         nid: Nid,
         config: &Config,
+        bad_pages: &[u64],
+        listed: bool,
         owner: *mut bindings::module,
         dev: *mut bindings::device,
         state: &'static CStr,
@@ -570,7 +580,8 @@ impl<M: Machine> Bare<M> {
         let region = M::Region::request(config)?;
         // SAFETY: By the safety requirements; both this function and `Rest` drop it before that.
         let device = unsafe { Rest::<M>::hold(dev, &region) }?;
-        let published = M::Published::new(nid, config)?;
+        let published = M::Published::new(nid, config, listed)?;
+        let bad_pages = M::BadPages::prepare(nid, config, bad_pages)?;
         let group = M::Group::register(nid, config)?;
         let dir = M::Dir::create(nid, state)?;
         // SAFETY: By the safety requirements.
@@ -581,6 +592,7 @@ impl<M: Machine> Bare<M> {
             memory,
             rest: Rest {
                 dir,
+                bad_pages,
                 _group: group,
                 published,
                 device,
@@ -735,35 +747,49 @@ impl<M: Machine> Node<M> {
         self.rest.dir.is(dir)
     }
 
+    /// The pages that are out of use for good.
+    pub(crate) fn bad_pages(&self) -> &M::BadPages {
+        &self.rest.bad_pages
+    }
+
     /// Who uses pages of the node.
     pub(crate) fn users(&self) -> Users {
-        match self.memory {
+        let mut users = match self.memory {
             Memory::Present(_) => self.rest.region.users(),
             Memory::Unerased(_) => Users::default(),
-        }
+        };
+        users.bad = self.rest.bad_pages.count();
+        users
     }
 
     /// Takes the node down, or gives it back.
     ///
-    /// Sleeps for about as long as a node may take to leave.
-    pub(crate) fn leave(mut self) -> Result<(), (Self, Error)> {
+    /// `driver_learns` if its driver is told that the node has gone, and can keep its promise to
+    /// erase the memory. In all other cases this does.
+    ///
+    /// Sleeps for about `timeout_ms` from when it has the right to change the machine's memory.
+    pub(crate) fn leave(
+        mut self,
+        timeout_ms: u32,
+        driver_learns: bool,
+    ) -> Result<(), (Self, Obstacle)> {
         self.close();
         let Self { memory, rest } = self;
 
         let memory = match memory {
             Memory::Unerased(absent) => absent,
-            Memory::Present(present) => match present.remove() {
+            Memory::Present(present) => match present.remove(timeout_ms) {
                 Ok(absent) => absent,
-                Err((present, error)) => {
+                Err((present, obstacle)) => {
                     let memory = Memory::Present(present);
-                    return Err((Self { memory, rest }, error));
+                    return Err((Self { memory, rest }, obstacle));
                 }
             },
         };
-        if rest.used && !rest.driver_scrubs {
-            if let Err(error) = rest.region.erase() {
+        if rest.used && !(rest.driver_scrubs && driver_learns) {
+            if let Err(error) = rest.region.erase(&rest.bad_pages) {
                 let memory = Memory::Unerased(memory);
-                return Err((Self { memory, rest }, error));
+                return Err((Self { memory, rest }, Obstacle::NotErased(error)));
             }
         }
 
@@ -793,7 +819,7 @@ impl<M: Machine> Node<M> {
             },
         };
         // Whoever gets the device next. There is no second attempt: it goes.
-        if rest.used && is_readable && rest.region.erase().is_err() {
+        if rest.used && is_readable && rest.region.erase(&rest.bad_pages).is_err() {
             pr_warn!("the memory of a device that goes could not be erased\n");
         }
         drop(Bare::<M> {

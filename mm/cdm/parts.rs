@@ -15,12 +15,15 @@ use crate::{
         Limits,
         Refusal, //
     },
+    lifecycle::By,
     nid::{
         Facts,
         Nid, //
     },
-    node::{
-        Lost,
+    node::Lost,
+    obstacle::{
+        Asker,
+        Obstacle,
         Users, //
     },
     registry::Registry,
@@ -44,8 +47,10 @@ pub(crate) trait Machine: Sized + 'static {
     type Hotplug;
     /// See [`Owner`].
     type Owner: Owner;
+    /// See [`BadPages`].
+    type BadPages: BadPages;
     /// See [`Region`].
-    type Region: Region;
+    type Region: Region<Self>;
     /// See [`Device`].
     type Device: Device<Self>;
     /// See [`Published`].
@@ -95,6 +100,15 @@ pub(crate) trait Machine: Sized + 'static {
     /// Sees to it that a node has its attributes in sysfs.
     fn show_attrs(nid: Nid, hotplug: &Self::Hotplug);
 
+    /// Sets whether a cpuset must list the node for a task to name it.
+    fn set_listed(nid: Nid, listed: bool);
+
+    /// Takes broken pages, each with one of these addresses in it, out of a node that is in use.
+    fn retire(addrs: &[u64]);
+
+    /// Who asks for a node to leave.
+    fn asker(by: By) -> Asker;
+
     /// How long a node that shall leave may take, in milliseconds.
     fn leave_timeout_ms() -> u32;
 
@@ -111,12 +125,12 @@ pub(crate) trait Owner: Sized + Send {
 }
 
 /// A range in the resource tree.
-pub(crate) trait Region: Sized + Send {
+pub(crate) trait Region<M: Machine>: Sized + Send {
     /// Claims the range.
     fn request(config: &Config) -> Result<Self, Refusal>;
 
-    /// Overwrites the range, whose memory must have been removed.
-    fn erase(&self) -> Result;
+    /// Overwrites the range, whose memory must have been removed, but for its broken pages.
+    fn erase(&self, bad_pages: &M::BadPages) -> Result;
 
     /// Counts who uses the pages of the memory in the range.
     fn users(&self) -> Users;
@@ -136,14 +150,26 @@ pub(crate) trait Device<M: Machine>: Sized + Send {
 
 /// The node's mask, as core mm reads it.
 pub(crate) trait Published: Sized + Send {
-    /// Makes it known. The node has no page yet.
-    fn new(nid: Nid, config: &Config) -> Result<Self, Refusal>;
+    /// Makes it known. The node has no page yet. `listed` as in [`Machine::set_listed`].
+    fn new(nid: Nid, config: &Config, listed: bool) -> Result<Self, Refusal>;
 
     /// Lets tasks name the node, or not any more. Who has named it keeps the pages.
     fn set_nameable(&mut self, nameable: bool);
 
     /// Says that there is nothing behind the node's pages any more.
     fn mark_gone(&mut self);
+}
+
+/// The broken pages of a node, which are kept out of use.
+pub(crate) trait BadPages: Sized + Send {
+    /// Those that are remembered of the range, and those with one of the driver's `addrs` in them.
+    fn prepare(nid: Nid, config: &Config, addrs: &[u64]) -> Result<Self, Refusal>;
+
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Calls `show` with the address of each, in ascending order.
+    fn for_each(&self, show: impl FnMut(u64));
 }
 
 /// The group of the node's memory blocks.
@@ -194,19 +220,19 @@ pub(crate) trait Present<M: Machine>: Sized + Send {
 
     /// Takes the memory away, all or nothing.
     ///
-    /// Sleeps for about [`Machine::leave_timeout_ms`].
-    fn remove(self) -> Result<M::Absent, (Self, Error)>;
+    /// Sleeps for about `timeout_ms` from when it has the right to change the machine's memory.
+    fn remove(self, timeout_ms: u32) -> Result<M::Absent, (Self, Obstacle)>;
 
     /// Takes away as much of the memory as can be moved out; then only [`lose`](Self::lose) is
     /// left.
     ///
-    /// Sleeps as [`remove`](Self::remove).
+    /// Sleeps for about [`Machine::leave_timeout_ms`].
     fn evacuate(self) -> Result<M::Absent, Self>;
 
     /// Takes away what nothing refers to, of memory that is [marked](Published::mark_gone), without
     /// reading or moving any of it.
     ///
-    /// Sleeps as [`remove`](Self::remove).
+    /// Sleeps as [`evacuate`](Self::evacuate).
     fn lose(self) -> Result<(M::Absent, Lost), (Self, Lost)>;
 
     /// Would [`lose`](Self::lose), which has failed, fail again?

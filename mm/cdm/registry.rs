@@ -4,12 +4,16 @@
 //!
 //! The lock guards the list and is held for moments. It is not held while memory comes or goes:
 //! whoever works on a node takes it out of its entry, and the [`Lifecycle`] keeps others off. No
-//! notifier and no sysfs show function takes it.
+//! notifier takes it, and no show function of a file in sysfs that goes with a node.
 
 use crate::{
     config::{
         Config,
         Refusal, //
+    },
+    driver::{
+        self,
+        Driver, //
     },
     lifecycle::{
         By,
@@ -28,7 +32,14 @@ use crate::{
         Node,
         ThisMachine, //
     },
-    parts::Machine,
+    obstacle::{
+        Obstacle,
+        Stays, //
+    },
+    parts::{
+        BadPages as _,
+        Machine, //
+    },
     trace::{
         self,
         Event, //
@@ -57,6 +68,8 @@ struct Entry<M: Machine> {
     life: Lifecycle,
     /// The device, for comparison: it may have gone.
     device: usize,
+    /// Whom to tell what happens to the node, while somebody holds it.
+    driver: Driver,
     /// `None` while somebody works on it, and when only a driver's handle is left.
     node: Option<Node<M>>,
 }
@@ -67,6 +80,7 @@ impl<M: Machine> Entry<M> {
     fn keep(&mut self, mut node: Node<M>, handle: Handle) -> (Event, bool) {
         if handle == Handle::Abandon {
             self.life.abandon();
+            self.driver = Driver::NONE;
         }
         self.life.stayed();
         let is_orphan = !self.life.is_held();
@@ -93,10 +107,19 @@ struct Past {
     name: Option<CString>,
 }
 
+/// What the administrator has said of the device whose memory begins here.
+struct Place {
+    start: u64,
+    listed: bool,
+}
+
 /// All nodes of a machine.
 pub(crate) struct Registry<M: Machine> {
     entries: KVec<Entry<M>>,
     past: KVec<Past>,
+    places: KVec<Place>,
+    /// Whether a cpuset must list the node of a device of which nothing has been said.
+    listed: bool,
 }
 
 global_lock! {
@@ -128,6 +151,8 @@ impl<M: Machine> Registry<M> {
         Self {
             entries: KVec::new(),
             past: KVec::new(),
+            places: KVec::new(),
+            listed: false,
         }
     }
 
@@ -158,6 +183,22 @@ impl<M: Machine> Registry<M> {
         }
     }
 
+    fn is_listed(&self, start: u64) -> bool {
+        let place = self.places.iter().find(|place| place.start == start);
+
+        place.map_or(self.listed, |place| place.listed)
+    }
+
+    /// One of these for each device that the administrator said something of.
+    fn set_listed(&mut self, start: u64, listed: bool) -> Result {
+        if let Some(place) = self.places.iter_mut().find(|place| place.start == start) {
+            place.listed = listed;
+        } else {
+            self.places.push(Place { start, listed }, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
     /// One of these for each node at most, so this does not grow for ever.
     fn remember(&mut self, nid: Nid, start: u64, name: Option<&CStr>) -> Result {
         let name = match name {
@@ -175,7 +216,12 @@ impl<M: Machine> Registry<M> {
 }
 
 /// An entry that has no node yet, and goes if it does not get one.
-struct Slot<M: Machine>(Nid, PhantomData<M>);
+struct Slot<M: Machine> {
+    nid: Nid,
+    /// Must a cpuset list it?
+    listed: bool,
+    _machine: PhantomData<M>,
+}
 
 impl<M: Machine> Slot<M> {
     /// Takes a node id for a range that nobody has.
@@ -187,6 +233,7 @@ impl<M: Machine> Slot<M> {
     /// `dev` must be null or valid.
     unsafe fn reserve(
         config: &Config,
+        driver: Driver,
         dev: *const bindings::device,
         _hotplug: &M::Hotplug,
     ) -> Result<Self, Refusal> {
@@ -233,20 +280,26 @@ impl<M: Machine> Slot<M> {
                     config: *config,
                     life: Lifecycle::new(),
                     device: dev as usize,
+                    driver,
                     node: None,
                 },
                 GFP_KERNEL,
             )
             .map_err(|error| Refusal::Failed("an allocation", error.into()))?;
-        Ok(Self(nid, PhantomData))
+        Ok(Self {
+            nid,
+            listed: registry.is_listed(config.start()),
+            _machine: PhantomData,
+        })
     }
 
     /// Gives the entry its node.
     fn fill(self, mut node: Node<M>, is_orphan: bool) {
-        if let Some(entry) = M::nodes().find(self.0) {
+        if let Some(entry) = M::nodes().find(self.nid) {
             entry.life.registered();
             let event = if is_orphan {
                 entry.life.abandon();
+                entry.driver = Driver::NONE;
                 node.disown();
                 Event::Orphan
             } else {
@@ -263,7 +316,7 @@ impl<M: Machine> Slot<M> {
 
 impl<M: Machine> Drop for Slot<M> {
     fn drop(&mut self) {
-        M::nodes().forget(self.0);
+        M::nodes().forget(self.nid);
     }
 }
 
@@ -284,7 +337,10 @@ unsafe fn name_of<'a>(dev: *const bindings::device) -> Option<&'a CStr> {
 ///
 /// # Safety
 ///
-/// - `raw.owner` and `raw.dev` must be null or valid.
+/// - `raw.owner` and `raw.dev` must be null or valid, and `raw.bad_pages` null or valid for reads
+///   of `raw.nr_bad_pages` addresses.
+/// - `raw.ops` must be null or valid, and its functions may be called with `raw.data`, until the
+///   node has been unregistered or released.
 /// - The range must be memory of the caller's device.
 pub(crate) unsafe fn register<M: Machine>(raw: &bindings::cdm_node_config) -> Result<Nid, Refusal> {
     // SAFETY: `dev` is null or valid.
@@ -331,6 +387,13 @@ unsafe fn try_register<M: Machine>(
         return Err(Refusal::TooEarly);
     }
     let config = Config::validate(raw, &M::limits())?;
+    let bad_pages: &[u64] = if raw.bad_pages.is_null() {
+        &[]
+    } else {
+        // SAFETY: What `raw` points to is valid for reads.
+        unsafe { core::slice::from_raw_parts(raw.bad_pages, raw.nr_bad_pages as usize) }
+    };
+    config.check_bad_pages(bad_pages)?;
 
     if !M::is_write_back(&config) {
         return Err(Refusal::NotWriteBack);
@@ -338,41 +401,51 @@ unsafe fn try_register<M: Machine>(
 
     // SAFETY: `dev` is null or valid, and nothing is locked.
     unsafe { M::watch_bus(raw.dev) }?;
+    // SAFETY: By the safety requirements.
+    let driver = unsafe { Driver::new(raw) };
 
     let hotplug = M::lock_hotplug()?;
     // SAFETY: `owner` and `dev` are null or valid.
-    if let Some(nid) = unsafe { adopt::<M>(&config, raw.owner, raw.dev) }? {
+    if let Some(nid) = unsafe { adopt::<M>(&config, driver, raw.owner, raw.dev) }? {
         trace::node(nid.as_raw(), Event::Adopt, &config.traced());
         pr_info!("node{}: {} has taken it over\n", nid, name);
+        drop(hotplug);
+        M::retire(bad_pages);
         return Ok(nid);
     }
 
     // SAFETY: `dev` is null or valid.
-    let slot = unsafe { Slot::<M>::reserve(&config, raw.dev, &hotplug) }?;
-    let nid = slot.0;
+    let slot = unsafe { Slot::<M>::reserve(&config, driver, raw.dev, &hotplug) }?;
+    let nid = slot.nid;
+    let listed = slot.listed;
     let state = Lifecycle::new().name();
-    // SAFETY: `owner` and `dev` are null or valid.
-    let bare = unsafe { Bare::<M>::prepare(nid, &config, raw.owner, raw.dev, state) }?;
+    let bare =
+        // SAFETY: `owner` and `dev` are null or valid.
+        unsafe { Bare::<M>::prepare(nid, &config, bad_pages, listed, raw.owner, raw.dev, state) }?;
 
     let node = match bare.plug(&hotplug) {
         Ok(node) => node,
         Err((refusal, node)) => {
             drop(hotplug);
-            if let Some(Err((node, error))) = node.map(Node::leave) {
+            let left = node.map(|node| node.leave(M::leave_timeout_ms(), false));
+            if let Some(Err((node, obstacle))) = left {
                 pr_err!(
-                    "node{}: could not be completed, and not be undone ({}): orphaned\n",
+                    "node{}: could not be completed, and not be undone: {}: orphaned\n",
                     nid,
-                    error.to_errno()
+                    obstacle
                 );
                 let cause = "could not be completed, and not be undone";
+                let error = obstacle.errno();
                 trace::failure(nid.as_raw(), Event::Orphan, &config.traced(), error, cause);
                 slot.fill(node, true);
+                driver::wait_for_calls();
             }
             return Err(refusal);
         }
     };
 
     M::show_attrs(nid, &hotplug);
+    let nr_bad_pages = node.bad_pages().count();
     slot.fill(node, false);
     trace::node(nid.as_raw(), Event::Register, &config.traced());
     pr_info!(
@@ -384,6 +457,13 @@ unsafe fn try_register<M: Machine>(
         name,
         config.caps()
     );
+    if nr_bad_pages != 0 {
+        pr_info!(
+            "node{}: {} pages are broken, and stay out of use\n",
+            nid,
+            nr_bad_pages
+        );
+    }
     Ok(nid)
 }
 
@@ -394,6 +474,7 @@ unsafe fn try_register<M: Machine>(
 /// `owner` and `dev` must be null or valid.
 unsafe fn adopt<M: Machine>(
     config: &Config,
+    driver: Driver,
     owner: *mut bindings::module,
     dev: *mut bindings::device,
 ) -> Result<Option<Nid>, Refusal> {
@@ -421,6 +502,7 @@ unsafe fn adopt<M: Machine>(
     unsafe { node.change_owner(owner, dev) }?;
     entry.life.adopt().map_err(|_| Refusal::NidTaken(nid))?;
     entry.device = dev as usize;
+    entry.driver = driver;
     node.open();
     node.show(entry.life.name());
     node.announce(Event::Adopt);
@@ -472,12 +554,12 @@ enum Handle {
 /// How an attempt to take a node away has ended.
 enum Outcome<M: Machine> {
     Gone(Option<Lost>),
-    Stayed(Node<M>, Error),
+    Stayed(Node<M>, Obstacle),
     Lost(Node<M>, Lost),
 }
 
 impl<M: Machine> Outcome<M> {
-    fn of_leaving(node: Node<M>, by: By) -> Self {
+    fn of_leaving(node: Node<M>, by: By, driver_learns: bool) -> Self {
         if by == By::Loss || node.is_lost() || !node.answers() {
             return Self::of_losing(node);
         }
@@ -487,9 +569,9 @@ impl<M: Machine> Outcome<M> {
                 Err(node) => Self::of_losing(node),
             };
         }
-        match node.leave() {
+        match node.leave(M::leave_timeout_ms(), driver_learns) {
             Ok(()) => Self::Gone(None),
-            Err((node, error)) => Self::Stayed(node, error),
+            Err((node, obstacle)) => Self::Stayed(node, obstacle),
         }
     }
 
@@ -517,8 +599,11 @@ fn report_lost(nid: Nid, by: By, memory: &trace::Memory, lost: &Lost) {
 }
 
 fn try_leave<M: Machine>(nid: Nid, node: Node<M>, by: By, handle: Handle) -> Result {
+    let asker = M::asker(by);
+    // Whoever abandons the node gets no answer, and others do not ask for the driver.
+    let driver_learns = by == By::Driver && handle == Handle::Keep;
     let is_news = !node.is_lost();
-    let mut outcome = Outcome::of_leaving(node, by);
+    let mut outcome = Outcome::of_leaving(node, by, driver_learns);
 
     loop {
         let mut registry = M::nodes();
@@ -526,7 +611,7 @@ fn try_leave<M: Machine>(nid: Nid, node: Node<M>, by: By, handle: Handle) -> Res
         let entry = registry.find(nid).ok_or(ENODEV)?;
         let memory = entry.config.traced();
 
-        let (node, error) = match outcome {
+        let (node, obstacle) = match outcome {
             Outcome::Gone(lost) => {
                 if entry.life.gone(by) == Fate::Forget {
                     registry.forget(nid);
@@ -538,23 +623,25 @@ fn try_leave<M: Machine>(nid: Nid, node: Node<M>, by: By, handle: Handle) -> Res
                     report_lost(nid, by, &memory, &lost);
                 }
                 trace::node(nid.as_raw(), Event::Unregister, &memory);
-                pr_info!("node{}: has gone\n", nid);
+                pr_info!("node{}: has gone, asked by {}\n", nid, asker);
                 return Ok(());
             }
             Outcome::Lost(mut node, lost) => {
                 entry.life.lost();
                 entry.device = 0;
+                entry.driver = Driver::NONE;
                 node.let_go_of_owner();
                 node.show(entry.life.name());
                 entry.node = Some(node);
                 drop(registry);
+                driver::wait_for_calls();
                 if is_news {
                     report_lost(nid, by, &memory, &lost);
                 }
                 M::retry_later();
                 return Err(EBUSY);
             }
-            Outcome::Stayed(node, error) => (node, error),
+            Outcome::Stayed(node, obstacle) => (node, obstacle),
         };
 
         // Counting is slow, and the node is still this function's alone.
@@ -571,23 +658,24 @@ fn try_leave<M: Machine>(nid: Nid, node: Node<M>, by: By, handle: Handle) -> Res
         let (event, is_orphan) = entry.keep(node, handle);
         drop(registry);
 
-        trace::failure(nid.as_raw(), event, &memory, error, &users);
+        if handle == Handle::Abandon {
+            driver::wait_for_calls();
+        }
+
+        let error = obstacle.errno();
+        let cause = Stays(&obstacle, &users);
+        trace::failure(nid.as_raw(), event, &memory, error, &cause);
         if is_orphan {
             pr_err!(
-                "node{}: could not leave ({}), orphaned; write unplugged to its state to try again; {}\n",
+                "node{}: could not leave, orphaned: {}; asked by {}; write unplugged to its state to try again\n",
                 nid,
-                error.to_errno(),
-                users
+                cause,
+                asker
             );
         } else {
-            pr_warn!(
-                "node{}: cannot leave ({}); {}\n",
-                nid,
-                error.to_errno(),
-                users
-            );
+            pr_warn!("node{}: cannot leave: {}; asked by {}\n", nid, cause, asker);
         }
-        return Err(EBUSY);
+        return Err(error);
     }
 }
 
@@ -713,9 +801,33 @@ fn abandon<M: Machine>(nid: Nid) -> bool {
     match M::nodes().find(nid) {
         Some(entry) if entry.life.is_busy() => {
             entry.life.abandon();
-            true
+            entry.driver = Driver::NONE;
         }
-        _ => false,
+        _ => return false,
+    }
+    driver::wait_for_calls();
+    true
+}
+
+/// Says whether a cpuset must list the node for a task to name it: of this device, for as long as
+/// the machine runs.
+pub(crate) fn set_listed<M: Machine>(nid: Nid, listed: bool) -> Result {
+    if !M::is_ready() {
+        return Err(ENODEV);
+    }
+    let mut registry = M::nodes();
+    let start = registry.find(nid).ok_or(ENODEV)?.config.start();
+
+    registry.set_listed(start, listed)?;
+    // The entry, and so the node's number, stays as long as the lock is held.
+    M::set_listed(nid, listed);
+    Ok(())
+}
+
+/// The same for devices of which nothing has been said, from the next one that comes.
+pub(crate) fn set_default_listed<M: Machine>(listed: bool) {
+    if M::is_ready() {
+        M::nodes().listed = listed;
     }
 }
 
@@ -728,4 +840,36 @@ fn doom<M: Machine>(nid: Nid) -> bool {
         }
         _ => false,
     }
+}
+
+/// What [`set_default_listed`] has set.
+pub(crate) fn default_listed<M: Machine>() -> bool {
+    M::is_ready() && M::nodes().listed
+}
+
+/// Tells the driver of a node that the page at `addr` is broken.
+pub(crate) fn poisoned<M: Machine>(nid: Nid, addr: u64) {
+    let driver = || {
+        M::nodes()
+            .find(nid)
+            .map_or(Driver::NONE, |entry| entry.driver)
+    };
+    driver::poisoned(driver, addr);
+}
+
+/// Shows the addresses of a node's broken pages, each with its index. Returns how many there are.
+pub(crate) fn bad_pages<M: Machine>(nid: Nid, mut show: impl FnMut(usize, u64)) -> Result<usize> {
+    if !M::is_ready() {
+        return Err(ENODEV);
+    }
+    let mut registry = M::nodes();
+    let entry = registry.find(nid).ok_or(ENODEV)?;
+    let pages = entry.node.as_ref().ok_or(EBUSY)?.bad_pages();
+    let mut nr = 0;
+
+    pages.for_each(|addr| {
+        show(nr, addr);
+        nr += 1;
+    });
+    Ok(nr)
 }

@@ -36,6 +36,13 @@ static ssize_t cdm_denied_show(struct device *dev,
 }
 static DEVICE_ATTR_RO(cdm_denied);
 
+static ssize_t cdm_bad_pages_show(struct device *dev,
+				  struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%lu\n", cdm_count_bad_pages(dev->id));
+}
+static DEVICE_ATTR_RO(cdm_bad_pages);
+
 /* Who may name the node: "all" whose cpuset does not say otherwise, or "listed". */
 static const char * const cdm_access_names[] = { "all", "listed" };
 
@@ -54,17 +61,14 @@ static ssize_t cdm_access_store(struct device *dev,
 
 	if (access < 0)
 		return access;
-	if (access)
-		node_set(dev->id, cdm_listed_nodes);
-	else
-		node_clear(dev->id, cdm_listed_nodes);
-	return count;
+	return cdm_core_set_listed(dev->id, access) ?: count;
 }
 static DEVICE_ATTR_RW(cdm_access);
 
 static struct attribute *cdm_node_attrs[] = {
 	&dev_attr_cdm_caps.attr,
 	&dev_attr_cdm_denied.attr,
+	&dev_attr_cdm_bad_pages.attr,
 	&dev_attr_cdm_access.attr,
 	NULL
 };
@@ -119,7 +123,13 @@ static struct cdm_dir *to_cdm_dir(struct kobject *kobj)
 static ssize_t state_show(struct kobject *kobj, struct kobj_attribute *attr,
 			  char *buf)
 {
-	return sysfs_emit(buf, "%s\n", READ_ONCE(to_cdm_dir(kobj)->state));
+	struct cdm_dir *dir = to_cdm_dir(kobj);
+	const char *state = READ_ONCE(dir->state);
+
+	/* All of its blocks have been taken offline by hand. */
+	if (!strcmp(state, "online") && !cdm_node_is_filled(dir->nid))
+		state = "offline";
+	return sysfs_emit(buf, "%s\n", state);
 }
 
 static ssize_t state_store(struct kobject *kobj, struct kobj_attribute *attr,
@@ -314,8 +324,30 @@ static ssize_t leave_timeout_ms_store(struct kobject *kobj,
 
 static struct kobj_attribute leave_timeout_ms_attr = __ATTR_RW(leave_timeout_ms);
 
+static ssize_t default_access_show(struct kobject *kobj,
+				   struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%s\n",
+			  cdm_access_names[cdm_core_default_listed()]);
+}
+
+static ssize_t default_access_store(struct kobject *kobj,
+				    struct kobj_attribute *attr,
+				    const char *buf, size_t count)
+{
+	int access = sysfs_match_string(cdm_access_names, buf);
+
+	if (access < 0)
+		return access;
+	cdm_core_set_default_listed(access);
+	return count;
+}
+
+static struct kobj_attribute default_access_attr = __ATTR_RW(default_access);
+
 static struct attribute *cdm_attrs[] = {
 	&capabilities_attr.attr,
+	&default_access_attr.attr,
 	&leave_timeout_ms_attr.attr,
 	NULL
 };

@@ -55,6 +55,10 @@ fn raw() -> bindings::cdm_node_config {
         flags: bindings::CDM_NODE_COHERENT,
         owner: core::ptr::null_mut(),
         dev: core::ptr::null_mut(),
+        bad_pages: core::ptr::null(),
+        nr_bad_pages: 0,
+        ops: core::ptr::null(),
+        data: core::ptr::null_mut(),
     }
 }
 
@@ -127,6 +131,7 @@ mod node {
             Bare,
             Node, //
         },
+        obstacle::Obstacle,
         parts::Machine,
         trace::Event, //
     };
@@ -138,7 +143,7 @@ mod node {
         let (owner, dev) = (core::ptr::null_mut(), core::ptr::null_mut());
 
         // SAFETY: Both are null.
-        unsafe { Bare::prepare(nid, &config, owner, dev, c"registering") }
+        unsafe { Bare::prepare(nid, &config, &[], false, owner, dev, c"registering") }
     }
 
     fn plugged() -> Result<Node<Fake>> {
@@ -189,7 +194,7 @@ mod node {
             assert!(node.is_plugged());
             // Nobody has named it: there is nothing to erase.
             fake::forget_steps();
-            assert!(node.leave().is_ok());
+            assert!(node.leave(100, true).is_ok());
         }
         assert_eq!(fake::parts(), 0);
     }
@@ -200,7 +205,7 @@ mod node {
         assert!(!is_nameable());
         node.open();
         assert!(is_nameable());
-        assert!(node.leave().is_ok());
+        assert!(node.leave(100, true).is_ok());
         let at_removal = fake::state().at_removal;
         assert_eq!(at_removal.map(|(_, nameable)| nameable), Some(false));
         Ok(())
@@ -210,12 +215,12 @@ mod node {
     fn what_was_used_is_erased() -> Result {
         let node = plugged()?;
         fake::forget_steps();
-        assert!(node.leave().is_ok());
+        assert!(node.leave(100, true).is_ok());
         assert!(!fake::state().did(Erase));
 
         let mut node = plugged()?;
         node.open();
-        assert!(node.leave().is_ok());
+        assert!(node.leave(100, true).is_ok());
         assert!(fake::state().did(Erase));
         Ok(())
     }
@@ -225,10 +230,10 @@ mod node {
         let mut node = plugged()?;
         node.open();
         fake::refuse(&[Erase]);
-        let Err((mut node, error)) = node.leave() else {
+        let Err((mut node, obstacle)) = node.leave(100, true) else {
             return Err(EINVAL);
         };
-        assert_eq!(error, EIO);
+        assert_eq!(obstacle, Obstacle::NotErased(EIO));
         assert!(!node.is_plugged());
         assert_eq!(fake::parts(), PARTS - 1);
 
@@ -239,7 +244,7 @@ mod node {
         assert_eq!(shown(), c"unerased");
 
         fake::refuse(&[]);
-        assert!(node.leave().is_ok());
+        assert!(node.leave(100, true).is_ok());
         assert_eq!(fake::parts(), 0);
         Ok(())
     }
@@ -255,7 +260,7 @@ mod node {
         assert!(node.disown());
         node.announce(Event::Orphan);
         assert_eq!(fake::state().event, Some(Event::Orphan));
-        assert!(node.leave().is_ok());
+        assert!(node.leave(100, true).is_ok());
         Ok(())
     }
 }
@@ -394,6 +399,97 @@ mod nodes {
             .map_err(|refusal| refusal.errno())?;
         assert_eq!(unregister(nid), Ok(()));
         assert!(!fake::state().did(Erase));
+        Ok(())
+    }
+
+    #[test]
+    fn a_driver_that_is_not_told_does_not_erase() -> Result {
+        let scrubbed = || {
+            fake::reset();
+            register_other(|raw| raw.flags |= bindings::CDM_NODE_SCRUBS)
+                .map_err(|refusal| refusal.errno())
+        };
+
+        release(scrubbed()?);
+        assert!(fake::state().did(Erase));
+
+        assert_eq!(unplug(scrubbed()?), Ok(()));
+        assert!(fake::state().did(Erase));
+
+        let nid = scrubbed()?;
+        fake::refuse(&[Remove]);
+        release(nid);
+        fake::refuse(&[]);
+        assert!(!fake::state().did(Erase));
+        assert_eq!(unplug(nid), Ok(()));
+        assert!(fake::state().did(Erase));
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_said_of_a_device_stays() -> Result {
+        fake::reset();
+        let nid = register()?;
+        assert!(!fake::state().is_listed);
+        registry::set_listed::<Fake>(nid, true)?;
+        assert!(fake::state().is_listed);
+        unregister(nid)?;
+        assert_eq!(registry::set_listed::<Fake>(nid, false), Err(ENODEV));
+
+        // Not for another one, whatever its number.
+        let other = register_other(|raw| {
+            raw.start += SIZE;
+            raw.nid = nid.as_raw();
+        });
+        assert_eq!(other, Ok(nid));
+        assert!(!fake::state().is_listed);
+        unregister(nid)?;
+        let nid = register()?;
+        assert!(fake::state().is_listed);
+        unregister(nid)?;
+
+        registry::set_default_listed::<Fake>(true);
+        assert!(registry::default_listed::<Fake>());
+        let other =
+            register_other(|raw| raw.start += 2 * SIZE).map_err(|refusal| refusal.errno())?;
+        assert!(fake::state().is_listed);
+        registry::set_listed::<Fake>(other, false)?;
+        unregister(other)?;
+        register_other(|raw| raw.start += 2 * SIZE).map_err(|refusal| refusal.errno())?;
+        assert!(!fake::state().is_listed);
+        Ok(())
+    }
+
+    #[test]
+    fn broken_pages_of_the_driver() -> Result {
+        fake::reset();
+        let addrs = [START, START + SIZE - 1];
+        let with = |raw: &mut bindings::cdm_node_config| {
+            raw.bad_pages = addrs.as_ptr();
+            raw.nr_bad_pages = 2;
+        };
+        let nid = register_other(with).map_err(|refusal| refusal.errno())?;
+        let mut seen = [0; 2];
+        let nr = registry::bad_pages::<Fake>(nid, |index, addr| {
+            if let Some(seen) = seen.get_mut(index) {
+                *seen = addr;
+            }
+        });
+        assert_eq!(nr, Ok(2));
+        assert_eq!(seen, addrs);
+        unregister(nid)?;
+        assert_eq!(registry::bad_pages::<Fake>(nid, |_, _| ()), Err(ENODEV));
+
+        let outside = register_other(|raw| {
+            with(raw);
+            raw.start += SIZE;
+        });
+        assert_eq!(outside, Err(Refusal::BadPageOutside(START)));
+
+        // Who takes a node over that is in use may have found one.
+        orphan()?;
+        register_other(with).map_err(|refusal| refusal.errno())?;
+        assert_eq!(fake::state().bad_pages.as_slice(), &addrs);
         Ok(())
     }
 

@@ -77,7 +77,7 @@ pub(crate) fn failure(
 }
 
 fn emit(nid: i32, event: Event, memory: &Memory, error: c_int, cause: impl fmt::Display) {
-    let mut buf = [0u8; 192];
+    let mut buf = [0u8; 384];
 
     if let Some(mut out) = NullTerminatedFormatter::new(&mut buf) {
         // What does not fit is cut off, between two pieces.

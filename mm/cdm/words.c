@@ -10,13 +10,19 @@
 
 #include <linux/cdm.h>
 #include <linux/cpuset.h>
+#include <linux/cleanup.h>
 #include <linux/export.h>
+#include <linux/init.h>
 #include <linux/jump_label.h>
+#include <linux/memory.h>
 #include <linux/mmzone.h>
+#include <linux/node.h>
 #include <linux/nodemask.h>
+#include <linux/notifier.h>
 #include <linux/printk.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
+#include <linux/spinlock.h>
 #include <linux/vmstat.h>
 
 #include "glue.h"
@@ -30,7 +36,6 @@ EXPORT_SYMBOL_GPL(cdm_nodes);
 nodemask_t cdm_nameable_nodes __read_mostly;
 EXPORT_SYMBOL_GPL(cdm_nameable_nodes);
 
-/* cdm_access_store() writes it. */
 nodemask_t cdm_listed_nodes __read_mostly;
 
 nodemask_t cdm_known_nodes __read_mostly;
@@ -38,15 +43,24 @@ nodemask_t cdm_known_nodes __read_mostly;
 DEFINE_STATIC_KEY_FALSE(cdm_enabled_key);
 EXPORT_SYMBOL_GPL(cdm_enabled_key);
 
+void cdm_set_listed(int nid, bool listed)
+{
+	if (listed)
+		node_set(nid, cdm_listed_nodes);
+	else
+		node_clear(nid, cdm_listed_nodes);
+}
+
 /**
  * cdm_publish - make a node's mask known to core mm
  * @nid: a node that has no page yet
  * @deny: CDM_ALLOW_* bits that its driver did not allow
+ * @listed: only who is in a cpuset that lists it may name it
  *
  * Context: May sleep. Takes cpu_hotplug_lock, so not inside mem_hotplug_begin().
  * Return: 0, or -ENOMEM and nothing has changed.
  */
-int cdm_publish(int nid, u32 deny)
+int cdm_publish(int nid, u32 deny, bool listed)
 {
 	int ret;
 
@@ -54,8 +68,8 @@ int cdm_publish(int nid, u32 deny)
 	if (ret)
 		return ret;
 	WRITE_ONCE(cdm_node_deny[nid], deny);
-	/* What was said of the last device with this number goes with it. */
-	node_clear(nid, cdm_listed_nodes);
+	/* Whatever was said of another device that had this number */
+	cdm_set_listed(nid, listed);
 	node_set(nid, cdm_known_nodes);
 	node_set(nid, cdm_nodes);
 	static_branch_inc(&cdm_enabled_key);
@@ -99,13 +113,71 @@ void cdm_mark_gone(int nid)
 	synchronize_rcu();
 }
 
-void cdm_set_nameable(int nid, bool nameable)
+/*
+ * A node can be named while it is open, which node.rs says, and has pages: its
+ * blocks may be taken offline by hand.
+ */
+static nodemask_t cdm_open_nodes;
+static nodemask_t cdm_filled_nodes;
+static DEFINE_SPINLOCK(cdm_nameable_lock);
+
+static void cdm_set_either(int nid, nodemask_t *which, bool value)
 {
-	if (nameable)
+	guard(spinlock)(&cdm_nameable_lock);
+	if (value)
+		node_set(nid, *which);
+	else
+		node_clear(nid, *which);
+	if (node_isset(nid, cdm_open_nodes) && node_isset(nid, cdm_filled_nodes))
 		node_set(nid, cdm_nameable_nodes);
 	else
 		node_clear(nid, cdm_nameable_nodes);
 }
+
+/**
+ * cdm_set_nameable - open a node, or close it
+ * @nid: a CDM node
+ * @nameable: it may be named, if it has a page
+ *
+ * Context: Any but interrupts.
+ */
+void cdm_set_nameable(int nid, bool nameable)
+{
+	cdm_set_either(nid, &cdm_open_nodes, nameable);
+}
+
+/* Has the node a page that is online? */
+bool cdm_node_is_filled(int nid)
+{
+	return node_isset(nid, cdm_filled_nodes);
+}
+
+static int cdm_node_notify(struct notifier_block *nb, unsigned long action,
+			   void *arg)
+{
+	const struct node_notify *node = arg;
+
+	if (!node_is_cdm(node->nid))
+		return NOTIFY_OK;
+
+	switch (action) {
+	case NODE_ADDED_FIRST_MEMORY:
+	case NODE_CANCEL_REMOVING_LAST_MEMORY:
+		cdm_set_either(node->nid, &cdm_filled_nodes, true);
+		break;
+	case NODE_REMOVING_LAST_MEMORY:
+		/* Its last pages are about to move out: nobody brings new ones. */
+		cdm_set_either(node->nid, &cdm_filled_nodes, false);
+		break;
+	}
+	return NOTIFY_OK;
+}
+
+static int __init cdm_words_init(void)
+{
+	return hotplug_node_notifier(cdm_node_notify, DEFAULT_CALLBACK_PRI);
+}
+core_initcall(cdm_words_init);
 
 /* See ordinary_zone_page_state(). */
 unsigned long __cdm_zone_page_state(enum zone_stat_item item)

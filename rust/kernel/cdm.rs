@@ -82,13 +82,14 @@ impl Coherent {
 
 /// What a driver says about its memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Config {
+pub struct Config<'a> {
     caps: Caps,
     flags: u32,
     nid: c_int,
+    bad_pages: &'a [PhysAddr],
 }
 
-impl Config {
+impl<'a> Config<'a> {
     /// A node whose pages are for what `caps` allows.
     ///
     /// There is no default: a driver has to say.
@@ -97,6 +98,7 @@ impl Config {
             caps,
             flags: bindings::CDM_NODE_COHERENT,
             nid: bindings::NUMA_NO_NODE,
+            bad_pages: &[],
         }
     }
 
@@ -117,8 +119,29 @@ impl Config {
         self
     }
 
-    /// Promises that the driver erases the memory once the node has gone, so that the core need not
-    /// do it.
+    /// Names pages that are broken, by an address in each: nobody gets them.
+    ///
+    /// Nor does anybody get a page that the core has found broken before, at this address, whoever
+    /// had registered it then. Registering returns an error if an address is not in the memory.
+    pub const fn bad_pages(mut self, pages: &'a [PhysAddr]) -> Self {
+        self.bad_pages = pages;
+        self
+    }
+
+    /// Names all pages that are broken.
+    ///
+    /// Like [`bad_pages`](Self::bad_pages), but what the core has found before is forgotten. For a
+    /// driver that keeps a list of its own, and whose device can replace memory that was broken.
+    pub const fn all_bad_pages(mut self, pages: &'a [PhysAddr]) -> Self {
+        self.flags |= bindings::CDM_NODE_ALL_BAD_PAGES;
+        self.bad_pages(pages)
+    }
+
+    /// Promises that the driver erases the memory when [`Node::leave`] has returned [`Ok`], so that
+    /// the core need not do it.
+    ///
+    /// Where nobody tells the driver that the node has gone, the core does it all the same: when
+    /// the [`Node`] is dropped, when the administrator unplugs it, when an orphan leaves.
     pub const fn scrubbed_by_driver(mut self) -> Self {
         self.flags |= bindings::CDM_NODE_SCRUBS;
         self
@@ -180,7 +203,7 @@ impl<'a> Node<'a> {
     pub fn register_bar(
         pdev: &'a crate::pci::Device<Bound>,
         bar: u32,
-        config: &Config,
+        config: &Config<'_>,
         module: &'static ThisModule,
     ) -> Result<Self> {
         let flags = crate::io::resource::Flags::IORESOURCE_MEM;
@@ -208,7 +231,7 @@ impl<'a> Node<'a> {
         dev: &'a device::Device<Bound>,
         start: PhysAddr,
         size: ResourceSize,
-        config: &Config,
+        config: &Config<'_>,
         module: &'static ThisModule,
     ) -> Result<Self> {
         let raw = bindings::cdm_node_config {
@@ -219,6 +242,10 @@ impl<'a> Node<'a> {
             flags: config.flags,
             owner: module.as_ptr(),
             dev: dev.as_raw(),
+            bad_pages: config.bad_pages.as_ptr(),
+            nr_bad_pages: c_uint::try_from(config.bad_pages.len())?,
+            ops: core::ptr::null(),
+            data: core::ptr::null_mut(),
         };
 
         // SAFETY: `raw` and what it points to are valid for the call, and the range is the device's
@@ -240,12 +267,36 @@ impl<'a> Node<'a> {
         self.nid
     }
 
+    /// Returns the addresses of its pages that are broken, in ascending order.
+    ///
+    /// May sleep. Returns [`EBUSY`] while the administrator takes the node away, and [`ENODEV`]
+    /// when he has.
+    pub fn bad_pages(&self) -> Result<KVec<PhysAddr>> {
+        let mut pages = KVec::new();
+        loop {
+            let room = c_uint::try_from(pages.len())?;
+            // SAFETY: `pages` is valid for writes of `room` addresses.
+            let nr = unsafe { bindings::cdm_node_bad_pages(self.nid, pages.as_mut_ptr(), room) };
+            if nr < 0 {
+                return Err(Error::from_errno(nr));
+            }
+            let nr = nr as usize;
+            if nr <= pages.len() {
+                pages.truncate(nr);
+                return Ok(pages);
+            }
+            // Another one may break meanwhile.
+            pages.resize(nr + 1, 0, GFP_KERNEL)?;
+        }
+    }
+
     /// Takes the node away, or gives it back.
     ///
     /// May sleep, for as long as `/sys/kernel/mm/cdm/leave_timeout_ms` says.
     ///
     /// Returns [`EBUSY`] if somebody holds on to a page; the log says who. The node is live then,
-    /// as before; pages that had already moved stay in ordinary memory.
+    /// as before; pages that had already moved stay in ordinary memory. Returns [`ENOMEM`] if
+    /// ordinary memory has no room for its pages, none of which has moved.
     pub fn leave(self) -> Result<(), (Self, Error)> {
         // SAFETY: By the type invariant the node is this driver's.
         match to_result(unsafe { bindings::cdm_unregister_node(self.nid) }) {
@@ -304,7 +355,7 @@ mod tests {
     use super::*;
     use crate::faux;
 
-    const CONFIG: Config = Config::new(Caps::of(&[Cap::Migrate]), Coherent::asserted());
+    const CONFIG: Config<'static> = Config::new(Caps::of(&[Cap::Migrate]), Coherent::asserted());
 
     // SAFETY: What is built in has no module.
     static MODULE: ThisModule = unsafe { ThisModule::from_ptr(core::ptr::null_mut()) };

@@ -53,6 +53,7 @@
 #define KPF_COMPOUND_HEAD	KPF_BIT(15)
 #define KPF_COMPOUND_TAIL	KPF_BIT(16)
 #define KPF_HUGE		KPF_BIT(17)
+#define KPF_HWPOISON		KPF_BIT(19)
 #define KPF_NOPAGE		KPF_BIT(20)
 #define KPF_KSM			KPF_BIT(21)
 #define KPF_THP			KPF_BIT(22)
@@ -84,7 +85,7 @@ struct device {
 /**
  * struct node_use - what the device's pages are used for
  * @total: pages looked at
- * @used: pages that are not free
+ * @used: pages that are not free, nor out of use
  * @anon: anonymous pages
  * @file: pages of the page cache
  * @kernel: slab and page tables
@@ -115,6 +116,7 @@ void settings_restore(void);
 
 /* util/counters.c: what the kernel counts */
 long long vm_event(const char *name);
+long long meminfo(const char *field);
 long long node_meminfo(int nid, const char *field);
 long long node_zoneinfo(int nid, const char *zone, const char *field);
 unsigned long node_allocations(int nid);
@@ -147,6 +149,8 @@ int cdm_state(int nid, char *buf, size_t size);
 bool cdm_node_exists(int nid);
 bool cdm_node_is_lost(int nid);
 int cdm_unplug(int nid);
+int cdm_call(const char *call, const char *fmt, ...);
+long raw_used(int index, size_t offset, size_t nr);
 int load_module(const char *name, const char *params);
 int unload_module(const char *name);
 

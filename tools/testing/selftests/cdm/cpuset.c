@@ -748,7 +748,15 @@ TEST_F_TIMEOUT(cpuset, access_listed, CDM_TIMEOUT)
 	ASSERT_EQ(0, put_pid(V2 "/cdm/b", self->pid));
 	EXPECT_EQ(NR, tell(c, NAME));
 
-	/* The next device starts anew */
+	/* It holds for the device, not for as long as it has a driver */
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up("migrate"));
+	ASSERT_LT(0, file_read(self->access, text, sizeof(text)));
+	EXPECT_STREQ("listed", strtok(text, "\n"));
+	ASSERT_EQ(0, put_pid(V2, self->pid));
+	EXPECT_EQ(-EINVAL, tell(c, NAME));
+	ASSERT_EQ(0, file_write(self->access, "all"));
+	EXPECT_EQ(NR, tell(c, NAME));
 	ASSERT_EQ(0, cdm_node_down());
 	ASSERT_EQ(self->nid, cdm_node_up("migrate"));
 	ASSERT_LT(0, file_read(self->access, text, sizeof(text)));

@@ -596,7 +596,7 @@ TEST_F_TIMEOUT(events, orphan, CDM_TIMEOUT)
 	EXPECT_EQ(-EBUSY, cdm_unplug(self->nid));
 	ASSERT_EQ(1, trace_lines("cdm_node", self->text, sizeof(self->text)));
 	EXPECT_NE(NULL, strstr(self->text, "event=unregister_failed"));
-	EXPECT_NE(NULL, strstr(self->text, "cause=1 pages in use: 1 anonymous")) {
+	EXPECT_NE(NULL, strstr(self->text, "; 1 pages in use: 1 anonymous")) {
 		TH_LOG("%s", self->text);
 	}
 	EXPECT_STREQ("", uevent_next(self->fd, self->text, sizeof(self->text)));

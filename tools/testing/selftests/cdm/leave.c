@@ -4,6 +4,7 @@
  * ordinary memory; or -EBUSY within a bound, and the node is live. A driver
  * that goes all the same leaves an orphan, which can be asked again or adopted.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -147,11 +148,237 @@ TEST_F_TIMEOUT(leave, module_stays, CDM_TIMEOUT)
 	EXPECT_NE(NULL, pages_in_use(self->nid));
 }
 
+/*
+ * All blocks are taken offline by hand: there is no page, so nobody can name the
+ * node, and who has named it gets ordinary memory.
+ */
+TEST_F_TIMEOUT(leave, blocks_by_hand, CDM_TIMEOUT)
+{
+	const struct device *dev = cdm_device(0);
+	char *addr = pages_in_use(self->nid), *next;
+	unsigned long long size, nr;
+
+	ASSERT_NE(NULL, addr);
+	ASSERT_LT(0, file_read(MEMORY_SYSFS "/block_size_bytes", self->text,
+			       sizeof(self->text)));
+	size = strtoull(self->text, NULL, 16);
+	next = map_pages_on(NR, self->nid);
+	ASSERT_NE(NULL, next);
+	for (nr = 0; nr < dev->size / size; nr++) {
+		/* With one left it is a node as any other */
+		ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+		EXPECT_STREQ("online", self->text);
+		snprintf(self->path, sizeof(self->path), MEMORY_SYSFS "/memory%llu/state",
+			 dev->start / size + nr);
+		ASSERT_EQ(0, file_write(self->path, "offline"));
+	}
+	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(0, pages_on(addr, NR, PAGE_SIZE, self->nid));
+	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("offline", self->text);
+	EXPECT_EQ(NULL, map_pages_on(NR, self->nid));
+	fill_pages(next, NR, PAGE_SIZE, SEED);
+	EXPECT_EQ(NR, pages_intact(next, NR, PAGE_SIZE, SEED));
+	unmap_pages(next, NR);
+
+	/* Back online, and back in use: by who has named it before, too */
+	for (nr = 0; nr < dev->size / size; nr++) {
+		snprintf(self->path, sizeof(self->path), MEMORY_SYSFS "/memory%llu/state",
+			 dev->start / size + nr);
+		ASSERT_EQ(0, file_write(self->path, "online"));
+		ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+		EXPECT_STREQ("online", self->text);
+	}
+	unmap_pages(addr, NR);
+	EXPECT_NE(NULL, pages_in_use(self->nid));
+}
+
+/* Offline by hand, and then away: its driver can come back */
+TEST_F_TIMEOUT(leave, offline_then_unplug, CDM_TIMEOUT)
+{
+	const struct device *dev = cdm_device(0);
+	unsigned long long size, nr;
+
+	ASSERT_LT(0, file_read(MEMORY_SYSFS "/block_size_bytes", self->text,
+			       sizeof(self->text)));
+	size = strtoull(self->text, NULL, 16);
+	for (nr = 0; nr < dev->size / size; nr++) {
+		snprintf(self->path, sizeof(self->path), MEMORY_SYSFS "/memory%llu/state",
+			 dev->start / size + nr);
+		ASSERT_EQ(0, file_write(self->path, "offline"));
+	}
+	EXPECT_EQ(0, cdm_unplug(self->nid));
+	EXPECT_EQ(-1, cdm_node());
+	EXPECT_EQ(0, cdm_unbind());
+	EXPECT_EQ(self->nid, cdm_node_up(variant->caps));
+	EXPECT_NE(NULL, pages_in_use(self->nid));
+}
+
+static time_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+FIXTURE(no_room)
+{
+	int nid;
+	char text[256];
+};
+
+FIXTURE_SETUP(no_room)
+{
+	self->nid = cdm_node_up("thp,migrate");
+	ASSERT_LE(0, self->nid);
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "madvise"));
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", PLENTY));
+}
+
+FIXTURE_TEARDOWN_PARENT(no_room)
+{
+	settings_restore();
+	EXPECT_EQ(0, cdm_node_down());
+}
+
+/* RAM has no room for what is there: that is said at once, and nothing has moved */
+TEST_F_TIMEOUT(no_room, is_seen_first, CDM_TIMEOUT)
+{
+	const size_t nr = cdm_device(0)->size / PAGE_SIZE / 2;
+	char *addr = map_huge_range(nr / HUGE_NR);
+	time_t start;
+	size_t i;
+	int log;
+
+	ASSERT_NE(NULL, addr);
+	ASSERT_EQ(0, bind_pages(addr, nr, MPOL_BIND, NODE_BIT(self->nid), 0));
+	ASSERT_EQ(0, madvise(addr, nr * PAGE_SIZE, MADV_HUGEPAGE));
+	for (i = 0; i < nr; i++)
+		addr[i * PAGE_SIZE] = 1;
+	ASSERT_EQ(nr, pages_on(addr, nr, PAGE_SIZE, self->nid));
+
+	/* As much as that is to stay free, which nobody is stopped for */
+	ASSERT_EQ(0, setting("/proc/sys/vm/watermark_scale_factor", "3000"));
+	for (i = 1; i < 4 && meminfo("MemAvailable") > (long long)nr * 4; i++) {
+		snprintf(self->text, sizeof(self->text), "%zu", i * 100000);
+		ASSERT_EQ(0, setting("/proc/sys/vm/min_free_kbytes", self->text));
+	}
+	ASSERT_GT((long long)nr * 4, meminfo("MemAvailable"));
+
+	log = log_open();
+	ASSERT_LE(0, log);
+	start = now();
+	EXPECT_EQ(-ENOMEM, cdm_unplug(self->nid));
+	EXPECT_GE(BOUND, now() - start);
+	EXPECT_TRUE(log_has(log, " kB are in use, and ordinary memory has room for "));
+	close(log);
+	EXPECT_EQ(nr, pages_on(addr, nr, PAGE_SIZE, self->nid));
+	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("online", self->text);
+	EXPECT_NE(NULL, map_pages_on(NR, self->nid));
+
+	/* Control: with room, all of it moves */
+	settings_restore();
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", PLENTY));
+	EXPECT_EQ(0, cdm_unplug(self->nid));
+	EXPECT_EQ(0, pages_on(addr, nr, PAGE_SIZE, self->nid));
+}
+
+FIXTURE(held)
+{
+	int nid;
+	char text[256];
+};
+
+FIXTURE_VARIANT(held)
+{
+	const char *how;
+	const char *line;
+	bool shared;
+};
+
+FIXTURE_VARIANT_ADD(held, locked)
+{
+	.how = "locked",
+	.line = "1 held: 0 pinned, 1 locked, 0 under writeback",
+};
+
+FIXTURE_VARIANT_ADD(held, writeback)
+{
+	.how = "writeback",
+	.line = "1 held: 0 pinned, 0 locked, 1 under writeback",
+	.shared = true,
+};
+
+FIXTURE_SETUP(held)
+{
+	ASSERT_EQ(0, load_module("cdm_test", ""));
+	self->nid = cdm_node_up("migrate");
+	ASSERT_LE(0, self->nid);
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "2000"));
+}
+
+FIXTURE_TEARDOWN_PARENT(held)
+{
+	cdm_call("hold", "0 none");
+	settings_restore();
+	EXPECT_EQ(0, cdm_node_down());
+	EXPECT_EQ(0, unload_module("cdm_test"));
+}
+
+static int unplug_node(void *arg)
+{
+	return -cdm_unplug(*(int *)arg);
+}
+
+/*
+ * Somebody has a page locked, or writes it out, and does not come to an end: the
+ * answer comes in time. Then he does, and the node leaves.
+ */
+TEST_F_TIMEOUT(held, answer_in_time, CDM_TIMEOUT)
+{
+	char *addr = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
+			  MAP_ANONYMOUS | (variant->shared ? MAP_SHARED : MAP_PRIVATE),
+			  -1, 0);
+	time_t end;
+	int log;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, bind_pages(addr, NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	fill_pages(addr, NR, PAGE_SIZE, SEED);
+	ASSERT_EQ(NR, pages_on(addr, NR, PAGE_SIZE, self->nid));
+	drain_lru();
+	ASSERT_EQ(0, cdm_call("hold", "%#lx %s", page_pfn(addr), variant->how));
+
+	log = log_open();
+	ASSERT_LE(0, log);
+	pid = spawn(unplug_node, &self->nid);
+	end = now() + BOUND;
+	while (!log_has(log, variant->line) && now() < end)
+		usleep(20000);
+	EXPECT_GT(end, now()) {
+		TH_LOG("no answer, or one that does not say: %s", variant->line);
+	}
+	close(log);
+	if (now() < end) {
+		EXPECT_EQ(EBUSY, reap(pid));
+	}
+	ASSERT_EQ(0, cdm_call("hold", "0 none"));
+	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
+
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", PLENTY));
+	EXPECT_EQ(0, cdm_node_down());
+	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
+}
+
 FIXTURE(pinned)
 {
 	int nid;
 	int pipes[2];
 	char text[256];
+	char line[1024];
 	char *addr;
 };
 
@@ -181,14 +408,6 @@ FIXTURE_TEARDOWN_PARENT(pinned)
 	EXPECT_EQ(0, cdm_node_down());
 }
 
-static time_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec;
-}
-
 /* Nobody holds anything: now it may take as long as it takes here. */
 #define unpin()								\
 do {									\
@@ -196,6 +415,33 @@ do {									\
 	close(self->pipes[1]);						\
 	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", PLENTY));	\
 } while (0)
+
+/*
+ * The last line about the node with these words; how many there were, or -1 if
+ * there is one about a page, as offline_pages() has them.
+ */
+static int read_log(int log, int nid, const char *words, char *line, size_t size)
+{
+	char record[1024], name[32];
+	ssize_t len;
+	int nr = 0;
+
+	snprintf(name, sizeof(name), "node%d: ", nid);
+	for (;;) {
+		len = read(log, record, sizeof(record) - 1);
+		if (len < 0 && errno == EPIPE)
+			continue;
+		if (len <= 0)
+			return nr;
+		record[len] = '\0';
+		if (strstr(record, "page dumped because") || strstr(record, "migrating pfn"))
+			return -1;
+		if (!strstr(record, name) || !strstr(record, words))
+			continue;
+		snprintf(line, size, "%s", record);
+		nr++;
+	}
+}
 
 /* What is held by somebody cannot move: -EBUSY, in time, and nothing has changed */
 TEST_F_TIMEOUT(pinned, busy_then_gone, CDM_TIMEOUT)
@@ -208,10 +454,19 @@ TEST_F_TIMEOUT(pinned, busy_then_gone, CDM_TIMEOUT)
 	for (i = 0; i < 3; i++)
 		EXPECT_EQ(-EBUSY, cdm_unplug(self->nid));
 	EXPECT_GE(3 * BOUND, now() - start);
-	/* Who looks into the log learns that pages are held, and of what kind */
-	snprintf(self->text, sizeof(self->text), "node%d: cannot leave (", self->nid);
-	EXPECT_TRUE(log_has(log, self->text));
+	/* Who looks into the log learns why, how many pages are held, and by whom */
+	EXPECT_EQ(3, read_log(log, self->nid, "cannot leave: ", self->line,
+			      sizeof(self->line)));
 	close(log);
+	EXPECT_NE(NULL, strstr(self->line, "not all pages have moved in 2000 ms; "));
+	EXPECT_NE(NULL, strstr(self->line, "; 4 held: 0 pinned, 0 locked, ")) {
+		TH_LOG("%s", self->line);
+	}
+	snprintf(self->text, sizeof(self->text), "; by pids %d; asked by pid %d (leave)",
+		 getpid(), getpid());
+	EXPECT_NE(NULL, strstr(self->line, self->text)) {
+		TH_LOG("%s", self->line);
+	}
 
 	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
 	EXPECT_STREQ("online", self->text);

@@ -223,4 +223,48 @@ TEST_F_TIMEOUT(many, leave_one_by_one, CDM_TIMEOUT)
 	}
 }
 
+static int unbind_one(void *arg)
+{
+	return cdm_unbind_device(*(int *)arg) ? 1 : 0;
+}
+
+/* All at once: each waits for the others, and that is not its own time */
+TEST_F_TIMEOUT(many, leave_together, CDM_TIMEOUT)
+{
+	struct timespec from, to;
+	char *addr[DEVICES], text[32];
+	int i, log, index[DEVICES];
+	pid_t pids[DEVICES];
+	long ms;
+
+	for (i = 0; i < DEVICES; i++) {
+		addr[i] = filled_pages_on(NR, self->nids[i], SEED + i);
+		ASSERT_NE(NULL, addr[i]);
+	}
+	/* How long one takes here; all of them get no more than twice that */
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	ASSERT_EQ(0, cdm_unbind_device(0));
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	ms = (to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000;
+	ASSERT_EQ(0, cdm_bind_device(0, CAPS(0)));
+	snprintf(text, sizeof(text), "%ld", 2 * ms);
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", text));
+
+	log = log_open();
+	ASSERT_LE(0, log);
+	for (i = 0; i < DEVICES; i++) {
+		index[i] = i;
+		pids[i] = spawn(unbind_one, &index[i]);
+	}
+	for (i = 0; i < DEVICES; i++)
+		EXPECT_EQ(0, reap(pids[i]));
+	EXPECT_FALSE(log_has(log, "orphaned")) {
+		TH_LOG("one takes %ld ms", ms);
+	}
+	close(log);
+	EXPECT_EQ(0, node_list("has_coherent_memory"));
+	for (i = 0; i < DEVICES; i++)
+		EXPECT_EQ(NR, pages_intact(addr[i], NR, PAGE_SIZE, SEED + i));
+}
+
 TEST_HARNESS_MAIN

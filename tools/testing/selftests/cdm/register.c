@@ -253,7 +253,7 @@ TEST_F_TIMEOUT(registration, bad_mask, CDM_TIMEOUT)
 	for (i = 0; i < ARRAY_SIZE(dma); i++)
 		expect_refused(-EINVAL, dma[i].name, bad.allow = dma[i].allow);
 	expect_refused(-EINVAL, "not coherent", bad.flags = 0);
-	expect_refused(-EINVAL, "unknown flag", bad.flags = COHERENT | 1U << 3);
+	expect_refused(-EINVAL, "unknown flag", bad.flags = COHERENT | 1U << 4);
 	expect_refused(-EINVAL, "unknown flag",
 		       bad.flags = COHERENT | 1U << 31);
 
@@ -413,6 +413,55 @@ TEST_F_TIMEOUT(registration, cpu_plugged_in, CDM_TIMEOUT)
 	EXPECT_EQ(0, file_write(path, "0"));
 	EXPECT_EQ(0, file_write(CALLS "/cpu_node", back));
 	EXPECT_EQ(0, file_write(path, "1"));
+}
+
+static int read_access(int nid, char *text, size_t size)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/cdm_access", nid);
+	return file_read(path, text, size);
+}
+
+/* Who may name a device's node is decided before the first one could */
+TEST_F_TIMEOUT(registration, default_access, CDM_TIMEOUT)
+{
+	char path[128];
+
+	ASSERT_LT(0, file_read(CDM_SYSFS "/default_access", self->text,
+			       sizeof(self->text)));
+	EXPECT_STREQ("all", self->text);
+	EXPECT_EQ(-EINVAL, file_write(CDM_SYSFS "/default_access", "some"));
+	ASSERT_EQ(0, setting(CDM_SYSFS "/default_access", "listed"));
+
+	/* One of which nobody has said anything yet */
+	self->good.start += BLOCK;
+	self->good.nid = self->nid;
+	ASSERT_EQ(0, do_register(&self->good));
+	ASSERT_LT(0, read_access(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("listed", self->text);
+	EXPECT_EQ(NULL, map_pages_on(NR, self->nid));
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/cdm_access", self->nid);
+	ASSERT_EQ(0, file_write(path, "all"));
+	EXPECT_NE(NULL, map_pages_on(NR, self->nid));
+	EXPECT_EQ(0, do_unregister(self->nid));
+
+	/* What was said of it counts, and not for another one with its number */
+	ASSERT_EQ(0, do_register(&self->good));
+	ASSERT_LT(0, read_access(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("all", self->text);
+	EXPECT_EQ(0, do_unregister(self->nid));
+	self->good.start -= BLOCK;
+	ASSERT_EQ(0, do_register(&self->good));
+	ASSERT_LT(0, read_access(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("listed", self->text);
+	EXPECT_EQ(0, do_unregister(self->nid));
+
+	ASSERT_EQ(0, setting(CDM_SYSFS "/default_access", "all"));
+	ASSERT_EQ(0, do_register(&self->good));
+	ASSERT_LT(0, read_access(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("all", self->text);
+	EXPECT_EQ(0, do_unregister(self->nid));
 }
 
 /* Whose module has a node stays */

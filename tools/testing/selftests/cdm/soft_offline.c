@@ -18,7 +18,6 @@
 #define NR		((size_t)16)
 #define SEED		0x50f700UL
 #define SOFT_OFFLINE	MEMORY_SYSFS "/soft_offline_page"
-#define KPF_HWPOISON	KPF_BIT(19)
 
 /* The two ways to ask; both return 0 or -errno */
 static int by_madvise(void *addr, unsigned long pfn)

@@ -3,7 +3,7 @@
  * The C driver interface of CDM, at the hands of the selftests: each write to
  * a file in debugfs is one call, and the write fails with the call's errno.
  *
- *	cdm_test/register	start size nid allow flags
+ *	cdm_test/register	start size nid allow flags [broken page ...]
  *	cdm_test/unregister	nid
  *	cdm_test/release	nid
  *	cdm_test/add_memory	nid start size
@@ -15,6 +15,9 @@
  *	cdm_test/switch_off	PCI device
  *	cdm_test/tear_out	PCI device
  *	cdm_test/steal		PCI device
+ *	cdm_test/hold		pfn how
+ *	cdm_test/poisoned	(read) what the driver has been told, and what it is
+ *				when it asks: the addresses of broken pages
  *
  * cpu_node says of a CPU that is offline on which node it is, as ACPI does of
  * one that has just been plugged in.
@@ -25,6 +28,8 @@
  * switch_off makes the memory of a device disappear: reads give ones. tear_out
  * does that and removes the device as hot-plug does if it was pulled out. steal
  * says that there is another driver, cdm_thief, who can have it ("none": no).
+ * hold keeps the folio of a page "locked" or under "writeback", as somebody does
+ * who waits for a disk, until it is called with another page or with "none".
  */
 #include <linux/cdm.h>
 #include <linux/cpu.h>
@@ -35,7 +40,9 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/numa.h>
+#include <linux/pagemap.h>
 #include <linux/pci.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/topology.h>
@@ -43,15 +50,59 @@
 
 static struct dentry *dir;
 
+/* The pages that were reported as broken since the last registration */
+static u64 told[8];
+static unsigned int nr_told;
+static int registered = NUMA_NO_NODE;
+
+static void note_poisoned(void *data, u64 addr)
+{
+	unsigned int *nr = data;
+
+	if (*nr < ARRAY_SIZE(told))
+		told[(*nr)++] = addr;
+}
+
+static const struct cdm_node_ops ops = {
+	.poisoned = note_poisoned,
+};
+
+static int poisoned_show(struct seq_file *m, void *unused)
+{
+	u64 bad[8];
+	int i, nr;
+
+	for (i = 0; i < READ_ONCE(nr_told); i++)
+		seq_printf(m, "told %#llx\n", told[i]);
+	nr = cdm_node_bad_pages(registered, bad, ARRAY_SIZE(bad));
+	for (i = 0; i < min_t(int, nr, ARRAY_SIZE(bad)); i++)
+		seq_printf(m, "bad %#llx\n", bad[i]);
+	return nr < 0 ? nr : 0;
+}
+DEFINE_SHOW_ATTRIBUTE(poisoned);
+
 static int do_register(const char *args)
 {
-	struct cdm_node_config config = { .owner = THIS_MODULE };
-	int nid;
+	u64 bad[8];
+	struct cdm_node_config config = {
+		.owner = THIS_MODULE,
+		.bad_pages = bad,
+		.ops = &ops,
+		.data = &nr_told,
+	};
+	int nid, end;
 
-	if (sscanf(args, "%lli %lli %i %i %i", &config.start, &config.size,
-		   &config.nid, &config.allow, &config.flags) != 5)
+	if (sscanf(args, "%lli %lli %i %i %i%n", &config.start, &config.size,
+		   &config.nid, &config.allow, &config.flags, &end) != 5)
 		return -EBADMSG;
+	for (args += end; config.nr_bad_pages < ARRAY_SIZE(bad); args += end) {
+		if (sscanf(args, "%lli%n", &bad[config.nr_bad_pages], &end) != 1)
+			break;
+		config.nr_bad_pages++;
+	}
+	nr_told = 0;
 	nid = cdm_register_node(&config);
+	registered = nid;
 	return nid < 0 ? nid : 0;
 }
 
@@ -279,6 +330,50 @@ static int do_steal(const char *args)
 	return ret;
 }
 
+static DEFINE_MUTEX(held_lock);
+static struct folio *held;
+static bool held_writeback;
+
+static void unhold(void)
+{
+	if (!held)
+		return;
+	if (held_writeback)
+		folio_end_writeback(held);
+	else
+		folio_unlock(held);
+	held = NULL;
+}
+
+/* No reference is kept: that alone would keep the folio where it is. */
+static int do_hold(const char *args)
+{
+	struct folio *folio;
+	unsigned long pfn;
+	struct page *page;
+	char how[16];
+
+	if (sscanf(args, "%li %15s", &pfn, how) != 2)
+		return -EBADMSG;
+	guard(mutex)(&held_lock);
+	unhold();
+	if (!strcmp(how, "none"))
+		return 0;
+	page = pfn_to_online_page(pfn);
+	if (!page || !get_page_unless_zero(page))
+		return -ENXIO;
+	folio = page_folio(page);
+	folio_lock(folio);
+	held_writeback = !strcmp(how, "writeback");
+	if (held_writeback) {
+		folio_start_writeback(folio);
+		folio_unlock(folio);
+	}
+	held = folio;
+	folio_put(folio);
+	return 0;
+}
+
 static ssize_t call(const char __user *ubuf, size_t len,
 		    int (*fn)(const char *args))
 {
@@ -317,6 +412,7 @@ CDM_TEST_FILE(thaw);
 CDM_TEST_FILE(switch_off);
 CDM_TEST_FILE(tear_out);
 CDM_TEST_FILE(steal);
+CDM_TEST_FILE(hold);
 
 static int __init cdm_test_init(void)
 {
@@ -333,6 +429,8 @@ static int __init cdm_test_init(void)
 	debugfs_create_file("switch_off", 0200, dir, NULL, &switch_off_fops);
 	debugfs_create_file("tear_out", 0200, dir, NULL, &tear_out_fops);
 	debugfs_create_file("steal", 0200, dir, NULL, &steal_fops);
+	debugfs_create_file("hold", 0200, dir, NULL, &hold_fops);
+	debugfs_create_file("poisoned", 0400, dir, NULL, &poisoned_fops);
 	return 0;
 }
 module_init(cdm_test_init);
@@ -342,6 +440,7 @@ static void __exit cdm_test_exit(void)
 	debugfs_remove(dir);
 	do_steal("none");
 	unplant();
+	unhold();
 }
 module_exit(cdm_test_exit);
 

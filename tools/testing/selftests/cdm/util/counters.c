@@ -16,6 +16,12 @@ long long vm_event(const char *name)
 	return file_field("/proc/vmstat", name);
 }
 
+/* A line of /proc/meminfo, in kB */
+long long meminfo(const char *field)
+{
+	return file_field("/proc/meminfo", field);
+}
+
 /* A line of nodeN/meminfo, in kB, with what the CPUs have not yet added to it */
 long long node_meminfo(int nid, const char *field)
 {

@@ -7,9 +7,11 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -325,6 +327,48 @@ int cdm_unplug(int nid)
 
 	snprintf(path, sizeof(path), CDM_SYSFS "/node%d/state", nid);
 	return file_write(path, "unplugged");
+}
+
+/* A call of test_modules/cdm_test.c, with arguments as it wants them: 0 or -errno */
+int cdm_call(const char *call, const char *fmt, ...)
+{
+	char path[PATH_MAX], text[256];
+	va_list args;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/cdm_test/%s", call);
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	return file_write(path, text);
+}
+
+/*
+ * How many pages of a device's memory are not all zeroes, without a node and
+ * past the kernel: through the BAR. The offset is in bytes.
+ */
+long raw_used(int index, size_t offset, size_t nr)
+{
+	const struct device *dev = cdm_device(index);
+	static const char zeroes[PAGE_SIZE];
+	char path[PATH_MAX], *raw;
+	long used = 0;
+	size_t i;
+	int fd;
+
+	if (!dev)
+		return -ENODEV;
+	snprintf(path, sizeof(path), PCI_SYSFS "/%s/resource2", dev->name);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return -errno;
+	raw = mmap(NULL, nr * PAGE_SIZE, PROT_READ, MAP_SHARED, fd, offset);
+	close(fd);
+	if (raw == MAP_FAILED)
+		return -errno;
+	for (i = 0; i < nr; i++)
+		used += !!memcmp(raw + i * PAGE_SIZE, zeroes, PAGE_SIZE);
+	munmap(raw, nr * PAGE_SIZE);
+	return used;
 }
 
 /* "ksm,migrate" and "migrate ksm" are the same set of words */

@@ -173,7 +173,7 @@ int device_use(struct node_use *use)
 			if (f & KPF_NOPAGE)
 				continue;
 			use->total++;
-			use->used += f && !(f & KPF_BUDDY);
+			use->used += f && !(f & (KPF_BUDDY | KPF_HWPOISON));
 			use->anon += !!(f & KPF_ANON);
 			use->file += f & KPF_LRU && !(f & KPF_SWAPBACKED);
 			use->kernel += !!(f & kernel);
