@@ -129,6 +129,8 @@ pub(crate) struct State {
     pub(crate) event: Option<Event>,
     /// The broken pages of the node that was touched last, by their addresses.
     pub(crate) bad_pages: KVec<u64>,
+    /// Are those that break from now on not remembered?
+    pub(crate) ignores_poison: bool,
     /// Of the node that was touched last: must a cpuset list it?
     pub(crate) is_listed: bool,
     /// How long somebody has slept, in milliseconds.
@@ -152,6 +154,7 @@ impl State {
             at_removal: None,
             event: None,
             bad_pages: KVec::new(),
+            ignores_poison: false,
             is_listed: false,
             slept: 0,
             dirs: 0,
@@ -443,6 +446,10 @@ impl parts::BadPages for BadPages {
             .extend_from_slice(addrs, GFP_KERNEL)
             .map_err(|error| Refusal::Failed("the broken pages", error.into()))?;
         Ok(Self)
+    }
+
+    fn ignore(&self) {
+        STATE.lock().ignores_poison = true;
     }
 
     fn count(&self) -> usize {

@@ -136,7 +136,6 @@ bool cdm_device_answers(const struct cdm_device *owner);
 /* poison.c */
 struct cdm_bad_pages *cdm_bad_pages_alloc(int nid, u64 start, u64 size);
 void cdm_bad_pages_free(struct cdm_bad_pages *pages);
-void cdm_bad_pages_flush(struct cdm_bad_pages *pages);
 void cdm_bad_pages_ignore(struct cdm_bad_pages *pages);
 bool cdm_bad_pages_add(struct cdm_bad_pages *pages, unsigned long pfn);
 unsigned long cdm_bad_pages_next(const struct cdm_bad_pages *pages,
@@ -175,6 +174,7 @@ void cdm_take_pages(u64 start, u64 size, struct xarray *bad,
 bool cdm_pages_in_use(unsigned long pfn, unsigned long nr, struct xarray *bad);
 
 unsigned long cdm_count_bad_pages(int nid);
+bool cdm_page_is_out_of_use(unsigned long pfn);
 
 bool cdm_node_is_filled(int nid);
 

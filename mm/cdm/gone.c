@@ -32,6 +32,12 @@
 #include "../swap.h"
 #include "glue.h"
 
+/* Nobody has a page that is poison: before its content was lost, or since. */
+static bool cdm_is_nobodys(unsigned long pfn, struct xarray *bad)
+{
+	return xa_load(bad, pfn) || cdm_page_is_out_of_use(pfn);
+}
+
 /* Tail pages of hugetlb folios may share their struct pages, read-only. */
 static void cdm_poison_folio(struct folio *folio, bool poison)
 {
@@ -154,7 +160,7 @@ void cdm_take_pages(u64 start, u64 size, struct xarray *bad,
 		if (!(pfn & (SZ_1K - 1)))
 			cond_resched();
 
-		if (page && page_count(page) && !xa_load(bad, pfn)) {
+		if (page && page_count(page) && !cdm_is_nobodys(pfn, bad)) {
 			folio = page_folio(page);
 			if (folio_try_get(folio)) {
 				if (page_folio(page) == folio) {
@@ -217,7 +223,7 @@ bool cdm_pages_in_use(unsigned long pfn, unsigned long nr, struct xarray *bad)
 
 		if (!(pfn & (SZ_1K - 1)))
 			cond_resched();
-		if (page && page_ref_count(page) && !xa_load(bad, pfn))
+		if (page && page_ref_count(page) && !cdm_is_nobodys(pfn, bad))
 			return true;
 	}
 	return false;

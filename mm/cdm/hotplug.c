@@ -394,12 +394,7 @@ static void cdm_leave_expired(struct timer_list *timer)
 
 static void cdm_offline_until(struct cdm_memory *mem)
 {
-	struct pglist_data *pgdat = NODE_DATA(mem->nid);
 	int ret;
-
-	/* Nobody waits for the page that is under writeback: it has to begin. */
-	if (node_page_state(pgdat, NR_FILE_DIRTY))
-		wakeup_flusher_threads(WB_REASON_SYNC);
 
 	for (;;) {
 		ret = walk_memory_blocks(mem->start, mem->size, mem,
@@ -434,6 +429,9 @@ static void cdm_leave_begin(struct cdm_memory *mem)
 	bitmap_zero(mem->offlined, cdm_nr_blocks(mem));
 	timer_setup(&mem->timer, cdm_leave_expired, 0);
 	mod_timer(&mem->timer, mem->deadline);
+	/* Nobody waits for the page that is under writeback: it has to begin. */
+	if (!mem->is_lost && node_page_state(NODE_DATA(mem->nid), NR_FILE_DIRTY))
+		wakeup_flusher_threads(WB_REASON_SYNC);
 }
 
 static void cdm_leave_end(struct cdm_memory *mem)

@@ -548,6 +548,11 @@ impl<M: Machine> Rest<M> {
         // SAFETY: By the safety requirements.
         unsafe { M::Device::hold(dev, region) }.map(Some)
     }
+
+    /// Can the memory be read? Without a device nobody knows better.
+    fn answers(&self) -> bool {
+        self.device.as_ref().is_none_or(M::Device::answers)
+    }
 }
 
 /// A node without memory. Dropping it undoes all of it.
@@ -696,9 +701,9 @@ impl<M: Machine> Node<M> {
         Ok(())
     }
 
-    /// Can its memory be read? Without a device nobody knows better.
+    /// Can its memory be read?
     pub(crate) fn answers(&self) -> bool {
-        self.rest.device.as_ref().is_none_or(M::Device::answers)
+        self.rest.answers()
     }
 
     /// Is there nothing behind its pages any more?
@@ -787,7 +792,12 @@ impl<M: Machine> Node<M> {
             },
         };
         if rest.used && !(rest.driver_scrubs && driver_learns) {
-            if let Err(error) = rest.region.erase(&rest.bad_pages) {
+            // It may have been torn out while pages moved.
+            let erased = match rest.answers() {
+                true => rest.region.erase(&rest.bad_pages),
+                false => Err(ENODEV),
+            };
+            if let Err(error) = erased {
                 let memory = Memory::Unerased(memory);
                 return Err((Self { memory, rest }, Obstacle::NotErased(error)));
             }
@@ -805,7 +815,6 @@ impl<M: Machine> Node<M> {
     /// Sleeps for about as long as a node may take to leave.
     pub(crate) fn evacuate(mut self) -> Result<(), Self> {
         self.close();
-        let is_readable = self.answers();
         let Self { memory, rest } = self;
 
         let memory = match memory {
@@ -819,7 +828,7 @@ impl<M: Machine> Node<M> {
             },
         };
         // Whoever gets the device next. There is no second attempt: it goes.
-        if rest.used && is_readable && rest.region.erase(&rest.bad_pages).is_err() {
+        if rest.used && rest.answers() && rest.region.erase(&rest.bad_pages).is_err() {
             pr_warn!("the memory of a device that goes could not be erased\n");
         }
         drop(Bare::<M> {
@@ -836,6 +845,7 @@ impl<M: Machine> Node<M> {
         let is_news = !core::mem::replace(&mut self.rest.is_lost, true);
 
         self.close();
+        self.rest.bad_pages.ignore();
         self.rest.published.mark_gone();
         let Self { memory, rest } = self;
         let result = match memory {

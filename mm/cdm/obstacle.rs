@@ -185,13 +185,16 @@ mod tests {
         let mut users = Users::default();
         users.raw.anon = 7;
         users.raw.held = 4;
-        let words = c"7 pages in use: 7 anonymous, 0 file, 0 hugetlb, 0 other; 4 held: 0 pinned, 0 locked, 0 under writeback";
+        let words = c"7 pages in use: 7 anonymous, 0 file, 0 hugetlb, 0 other; \
+                      4 held: 0 pinned, 0 locked, 0 under writeback";
         reads(&users, words)?;
 
         users.raw.nr_pids = 2;
         users.raw.pids = [10, 20, 0, 0];
         users.bad = 3;
-        let words = c"7 pages in use: 7 anonymous, 0 file, 0 hugetlb, 0 other; 4 held: 0 pinned, 0 locked, 0 under writeback; by pids 10 20; 3 broken pages stay out of use";
+        let words = c"7 pages in use: 7 anonymous, 0 file, 0 hugetlb, 0 other; \
+                      4 held: 0 pinned, 0 locked, 0 under writeback; by pids 10 20; \
+                      3 broken pages stay out of use";
         reads(&users, words)
     }
 }

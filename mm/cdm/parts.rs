@@ -165,6 +165,9 @@ pub(crate) trait BadPages: Sized + Send {
     /// Those that are remembered of the range, and those with one of the driver's `addrs` in them.
     fn prepare(nid: Nid, config: &Config, addrs: &[u64]) -> Result<Self, Refusal>;
 
+    /// The content is lost: what is taken out of use from now on is not broken.
+    fn ignore(&self);
+
     /// How many there are.
     fn count(&self) -> usize;
 

@@ -100,25 +100,18 @@ void cdm_bad_pages_free(struct cdm_bad_pages *pages)
 {
 	RCU_INIT_POINTER(cdm_bad_pages[pages->nid], NULL);
 	synchronize_rcu();
-	cancel_work_sync(&pages->work);
+	/* What broke last is to be remembered, too. */
+	flush_work(&pages->work);
 	kvfree(pages->bad);
 	kfree(pages);
 }
 
 /**
- * cdm_bad_pages_flush - wait until poison.rs knows of all
- * @pages: the pages of a node
- *
- * Context: May sleep.
- */
-void cdm_bad_pages_flush(struct cdm_bad_pages *pages)
-{
-	flush_work(&pages->work);
-}
-
-/**
  * cdm_bad_pages_ignore - what is taken out of use from now on is not broken
- * @pages: the pages of a node whose device has gone or lost its contents
+ * @pages: the pages of a node whose content is lost
+ *
+ * Who still reads there may get a machine check for each page. What was broken
+ * before is so when the device comes back.
  *
  * Context: Any.
  */
@@ -224,10 +217,12 @@ void __cdm_page_poisoned(unsigned long pfn)
 
 	guard(rcu)();
 	pages = cdm_bad_pages_around(pfn);
-	if (!pages || READ_ONCE(pages->ignore))
+	if (!pages)
 		return;
 	bit = pfn - pages->first;
 	set_bit(bit, pages->counted);
+	if (READ_ONCE(pages->ignore))
+		return;
 	if (!test_and_set_bit(bit, pages->bad)) {
 		atomic_long_inc(&pages->count);
 		queue_work(system_dfl_wq, &pages->work);
@@ -241,15 +236,35 @@ void __cdm_page_unpoisoned(unsigned long pfn)
 
 	guard(rcu)();
 	pages = cdm_bad_pages_around(pfn);
-	if (!pages || READ_ONCE(pages->ignore))
+	if (!pages)
 		return;
 	bit = pfn - pages->first;
 	clear_bit(bit, pages->counted);
+	if (READ_ONCE(pages->ignore))
+		return;
 	clear_bit(bit, pages->told);
 	if (test_and_clear_bit(bit, pages->bad)) {
 		atomic_long_dec(&pages->count);
 		queue_work(system_dfl_wq, &pages->work);
 	}
+}
+
+/**
+ * cdm_page_is_out_of_use - does core mm keep a page as poison?
+ * @pfn: a page of a CDM node
+ *
+ * It has a reference of its own then, which it never drops.
+ *
+ * Context: Any.
+ * Return: true if so.
+ */
+bool cdm_page_is_out_of_use(unsigned long pfn)
+{
+	struct cdm_bad_pages *pages;
+
+	guard(rcu)();
+	pages = cdm_bad_pages_around(pfn);
+	return pages && test_bit(pfn - pages->first, pages->counted);
 }
 
 /**

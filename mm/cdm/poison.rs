@@ -158,6 +158,11 @@ impl parts::BadPages for BadPages {
         Ok(this)
     }
 
+    fn ignore(&self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::cdm_bad_pages_ignore(self.raw.as_ptr()) };
+    }
+
     fn count(&self) -> usize {
         // SAFETY: By the type invariant.
         unsafe { bindings::cdm_bad_pages_count(self.raw.as_ptr()) }
@@ -220,6 +225,10 @@ pub(crate) unsafe fn changed(
         let pfn = unsafe { bindings::cdm_bad_pages_next_new(raw.as_ptr()) };
         if pfn == usize::MAX {
             break;
+        }
+        // Who reads where no device is finds every page broken.
+        if registry::is_gone::<ThisMachine>(nid) {
+            continue;
         }
         if remember(&mut KEPT.lock(), nid, pfn).is_err() {
             pr_err!(

@@ -107,10 +107,19 @@ struct Past {
     name: Option<CString>,
 }
 
-/// What the administrator has said of the device whose memory begins here.
+/// What the administrator has said of a device, which is known as in [`Past`].
 struct Place {
     start: u64,
+    name: Option<CString>,
     listed: bool,
+}
+
+/// Is it the same device, by the start of its memory and its name?
+fn is_same_device(this: (u64, Option<&CStr>), other: (u64, Option<&CStr>)) -> bool {
+    match (this.1, other.1) {
+        (Some(name), Some(other)) => name == other,
+        _ => this.0 == other.0,
+    }
 }
 
 /// All nodes of a machine.
@@ -172,29 +181,58 @@ impl<M: Machine> Registry<M> {
         let Some(past) = self.past.iter().find(|past| past.nid == nid) else {
             return Had::Never;
         };
-        let is_this = match (past.name.as_deref(), name) {
-            (Some(had), Some(name)) => had == name,
-            _ => past.start == start,
-        };
-        if is_this {
+        if is_same_device((past.start, past.name.as_deref()), (start, name)) {
             Had::This
         } else {
             Had::Another
         }
     }
 
-    fn is_listed(&self, start: u64) -> bool {
-        let place = self.places.iter().find(|place| place.start == start);
+    /// Where is noted what was said of this device? It may have several nodes: of this memory, or
+    /// else of memory that is not where it was.
+    fn place(&self, start: u64, name: Option<&CStr>) -> Option<usize> {
+        let is_this =
+            |place: &Place| is_same_device((place.start, place.name.as_deref()), (start, name));
+        let is_there = |place: &Place| {
+            self.entries.iter().any(|entry| {
+                entry.config.start() == place.start
+                    && self.had(entry.nid, place.start, name) == Had::This
+            })
+        };
+        let places = &self.places;
+
+        places
+            .iter()
+            .position(|place| is_this(place) && place.start == start)
+            .or_else(|| {
+                places
+                    .iter()
+                    .position(|place| is_this(place) && !is_there(place))
+            })
+    }
+
+    fn is_listed(&self, start: u64, name: Option<&CStr>) -> bool {
+        let place = self
+            .place(start, name)
+            .and_then(|index| self.places.get(index));
 
         place.map_or(self.listed, |place| place.listed)
     }
 
     /// One of these for each device that the administrator said something of.
-    fn set_listed(&mut self, start: u64, listed: bool) -> Result {
-        if let Some(place) = self.places.iter_mut().find(|place| place.start == start) {
+    fn set_listed(&mut self, start: u64, name: Option<CString>, listed: bool) -> Result {
+        let known = self.place(start, name.as_deref());
+
+        if let Some(place) = known.and_then(|index| self.places.get_mut(index)) {
+            place.start = start;
             place.listed = listed;
         } else {
-            self.places.push(Place { start, listed }, GFP_KERNEL)?;
+            let place = Place {
+                start,
+                name,
+                listed,
+            };
+            self.places.push(place, GFP_KERNEL)?;
         }
         Ok(())
     }
@@ -288,7 +326,7 @@ impl<M: Machine> Slot<M> {
             .map_err(|error| Refusal::Failed("an allocation", error.into()))?;
         Ok(Self {
             nid,
-            listed: registry.is_listed(config.start()),
+            listed: registry.is_listed(config.start(), name),
             _machine: PhantomData,
         })
     }
@@ -817,8 +855,13 @@ pub(crate) fn set_listed<M: Machine>(nid: Nid, listed: bool) -> Result {
     }
     let mut registry = M::nodes();
     let start = registry.find(nid).ok_or(ENODEV)?.config.start();
+    let past = registry.past.iter().find(|past| past.nid == nid);
+    let name = match past.and_then(|past| past.name.as_deref()) {
+        Some(name) => Some(CString::try_from(name)?),
+        None => None,
+    };
 
-    registry.set_listed(start, listed)?;
+    registry.set_listed(start, name, listed)?;
     // The entry, and so the node's number, stays as long as the lock is held.
     M::set_listed(nid, listed);
     Ok(())
@@ -847,6 +890,15 @@ pub(crate) fn default_listed<M: Machine>() -> bool {
     M::is_ready() && M::nodes().listed
 }
 
+/// Is there, as far as is known, nothing behind the pages of a node?
+pub(crate) fn is_gone<M: Machine>(nid: Nid) -> bool {
+    let mut registry = M::nodes();
+    // Who works on it is told by the node that its content is lost.
+    let node = registry.find(nid).and_then(|entry| entry.node.as_ref());
+
+    node.is_some_and(|node| node.is_lost() || !node.answers())
+}
+
 /// Tells the driver of a node that the page at `addr` is broken.
 pub(crate) fn poisoned<M: Machine>(nid: Nid, addr: u64) {
     let driver = || {
@@ -872,4 +924,42 @@ pub(crate) fn bad_pages<M: Machine>(nid: Nid, mut show: impl FnMut(usize, u64)) 
         nr += 1;
     });
     Ok(nr)
+}
+
+#[cfg(CONFIG_CDM_KUNIT_TEST)]
+#[kunit_tests(cdm_places)]
+mod tests {
+    use super::*;
+    use crate::fake::{
+        Fake,
+        MIB, //
+    };
+
+    const START: u64 = 1 << 32;
+    const OTHER: u64 = START + 512 * MIB;
+
+    #[test]
+    fn what_was_said_goes_with_the_device() -> Result {
+        let mut registry = Registry::<Fake>::new();
+        registry.set_listed(START, Some(CString::try_from(c"one")?), true)?;
+        assert!(registry.is_listed(START, Some(c"one")));
+        assert!(registry.is_listed(OTHER, Some(c"one")));
+        // Another one is at its address now.
+        assert!(!registry.is_listed(START, Some(c"two")));
+
+        registry.set_listed(OTHER, Some(CString::try_from(c"one")?), false)?;
+        assert!(!registry.is_listed(OTHER, Some(c"one")));
+        assert_eq!(registry.places.len(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn without_a_name_the_address_counts() -> Result {
+        let mut registry = Registry::<Fake>::new();
+        registry.set_listed(START, None, true)?;
+        assert!(registry.is_listed(START, None));
+        assert!(registry.is_listed(START, Some(c"one")));
+        assert!(!registry.is_listed(OTHER, None));
+        Ok(())
+    }
 }

@@ -249,6 +249,49 @@ mod node {
         Ok(())
     }
 
+    /// A device that can be held, and at which nobody looks.
+    fn with_device(node: &mut Node<Fake>) -> Result {
+        let dev = core::ptr::dangling_mut();
+
+        // SAFETY: The fake machine does not look at it.
+        unsafe { node.change_owner(core::ptr::null_mut(), dev) }.map_err(|refusal| refusal.errno())
+    }
+
+    fn it_is_torn_out() {
+        fake::state().answers = false;
+    }
+
+    #[test]
+    fn what_was_torn_out_is_not_erased() -> Result {
+        let mut node = plugged()?;
+        with_device(&mut node)?;
+        node.open();
+        fake::state().meanwhile = Some(it_is_torn_out);
+        let Err((node, obstacle)) = node.leave(100, false) else {
+            return Err(EINVAL);
+        };
+        assert_eq!(obstacle, Obstacle::NotErased(ENODEV));
+        assert!(!node.answers());
+        assert!(node.lose().is_ok());
+        assert!(!fake::state().did(Erase));
+        assert_eq!(fake::parts(), 0);
+
+        // Nor where it goes in any case.
+        let mut node = plugged()?;
+        with_device(&mut node)?;
+        node.open();
+        it_is_torn_out();
+        assert!(node.evacuate().is_ok());
+        assert!(!fake::state().did(Erase));
+
+        let mut node = plugged()?;
+        with_device(&mut node)?;
+        node.open();
+        assert!(node.evacuate().is_ok());
+        assert!(fake::state().did(Erase));
+        Ok(())
+    }
+
     #[test]
     fn its_driver_goes_once() -> Result {
         let mut node = plugged()?;
@@ -669,6 +712,7 @@ mod nodes {
             MarkGone, Lose, Free, Delete, Unregister, Withdraw, Unrequest, Unpin
         ]));
         assert!(!is_nameable());
+        assert!(fake::state().ignores_poison);
         assert_eq!(fake::state().event, Some(Event::Lost));
         assert_eq!(fake::parts(), 0);
         // Its driver has none any more, and can have one.

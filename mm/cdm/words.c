@@ -9,8 +9,8 @@
 #define pr_fmt(fmt) "cdm: " fmt
 
 #include <linux/cdm.h>
-#include <linux/cpuset.h>
 #include <linux/cleanup.h>
+#include <linux/cpuset.h>
 #include <linux/export.h>
 #include <linux/init.h>
 #include <linux/jump_label.h>

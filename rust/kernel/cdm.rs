@@ -164,7 +164,7 @@ impl<'a> Config<'a> {
 /// # use kernel::{cdm::{Config, Node}, device::Core, pci, prelude::*};
 /// fn probe(
 ///     pdev: &pci::Device<Core<'_>>,
-///     config: &Config,
+///     config: &Config<'_>,
 ///     module: &'static ThisModule,
 /// ) -> Result {
 ///     // error: unused `Node` that must be used

@@ -116,7 +116,7 @@ void settings_restore(void);
 
 /* util/counters.c: what the kernel counts */
 long long vm_event(const char *name);
-long long meminfo(const char *field);
+long long proc_meminfo(const char *field);
 long long node_meminfo(int nid, const char *field);
 long long node_zoneinfo(int nid, const char *zone, const char *field);
 unsigned long node_allocations(int nid);

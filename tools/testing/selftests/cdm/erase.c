@@ -117,6 +117,7 @@ TEST_F_TIMEOUT(erase, memory, CDM_TIMEOUT)
 {
 	char *addr = filled_pages_on(NR, self->nid, SEED), state[32];
 	struct iovec iov = { addr, PAGE_SIZE };
+	long used;
 
 	ASSERT_NE(NULL, addr);
 	switch (variant->way) {
@@ -147,10 +148,9 @@ TEST_F_TIMEOUT(erase, memory, CDM_TIMEOUT)
 	ASSERT_EQ(-1, cdm_node());
 	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
 
-	if (variant->erased) {
-		EXPECT_EQ(0, raw_used(0, 0, BLOCK_NR));
-	} else {
-		EXPECT_LE((long)NR, raw_used(0, 0, BLOCK_NR));
+	used = raw_used(0, 0, BLOCK_NR);
+	EXPECT_TRUE(variant->erased ? used == 0 : used >= (long)NR) {
+		TH_LOG("%ld pages are not erased", used);
 	}
 	unmap_pages(addr, NR);
 

@@ -21,6 +21,7 @@
 
 #define PCI_SYSFS	"/sys/bus/pci"
 #define CALLS		"/sys/kernel/debug/cdm_test"
+#define HWPOISON	"/sys/kernel/debug/hwpoison"
 
 #define CHECK_NR	((size_t)8)
 #define CHECK_SEED	0xc4ec0UL
@@ -291,6 +292,64 @@ TEST_F_TIMEOUT(gone, lost, CDM_TIMEOUT)
 	EXPECT_EQ(self->nid, cdm_node());
 	snprintf(self->text, sizeof(self->text), "%d", self->nid);
 	EXPECT_EQ(0, file_write(CALLS "/unregister", self->text));
+}
+
+static int pfn_call(const char *path, unsigned long pfn)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%#lx", pfn);
+	return file_write(path, text);
+}
+
+/* Whoever reads where no device is finds pages broken: they are not, in the end */
+TEST_F_TIMEOUT(gone, dead_is_not_broken, CDM_TIMEOUT)
+{
+	const struct device *dev = cdm_device(0);
+	unsigned long start = dev->start;
+	unsigned long pfn = (start + dev->size / 2) / PAGE_SIZE;
+
+	/* Control: one that breaks while the device is there */
+	ASSERT_EQ(0, pfn_call(HWPOISON "/corrupt-pfn", pfn));
+	EXPECT_EQ(0, file_write(CALLS "/switch_off", self->name));
+	ASSERT_EQ(0, pfn_call(HWPOISON "/corrupt-pfn", pfn + 1));
+	EXPECT_TRUE(page_flags_of(pfn + 1) & KPF_HWPOISON);
+	EXPECT_EQ(0, cdm_unbind());
+	EXPECT_FALSE(cdm_node_exists(self->nid));
+	EXPECT_EQ(0, pci_remove(self->name));
+	expect_back();
+	ASSERT_EQ(start, cdm_device(0)->start);
+
+	snprintf(self->path, sizeof(self->path), NODE_SYSFS "/node%d/cdm_bad_pages",
+		 self->nid);
+	EXPECT_EQ(1, file_number(self->path));
+	EXPECT_TRUE(page_flags_of(pfn) & KPF_HWPOISON);
+	EXPECT_FALSE(page_flags_of(pfn + 1) & KPF_HWPOISON);
+	EXPECT_EQ(0, pfn_call(HWPOISON "/unpoison-pfn", pfn));
+	EXPECT_EQ(0, file_number(self->path));
+}
+
+/* What the administrator has said of the device is said of it when it is back */
+TEST_F_TIMEOUT(gone, access_is_kept, CDM_TIMEOUT)
+{
+	int i;
+
+	snprintf(self->path, sizeof(self->path), NODE_SYSFS "/node%d/cdm_access",
+		 self->nid);
+	ASSERT_EQ(0, file_write(self->path, "listed"));
+	for (i = 0; i < 2; i++) {
+		/* With its memory, and torn out */
+		EXPECT_EQ(0, i ? file_write(CALLS "/tear_out", self->name) :
+				 pci_remove(self->name));
+		EXPECT_FALSE(cdm_node_exists(self->nid));
+		ASSERT_NE(NULL, pci_rescan());
+		EXPECT_TRUE(wait_for(cdm_node_up(HOLD_CAPS) == self->nid));
+		ASSERT_LT(0, file_read(self->path, self->text, sizeof(self->text)));
+		EXPECT_STREQ("listed", self->text);
+		EXPECT_EQ(NULL, map_pages_on(1, self->nid));
+	}
+	EXPECT_EQ(0, file_write(self->path, "all"));
+	EXPECT_NE(NULL, map_pages_on(1, self->nid));
 }
 
 /* The driver plans a reset: nobody gets a page, who has some keeps them */

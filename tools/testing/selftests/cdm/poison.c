@@ -65,7 +65,7 @@ FIXTURE_SETUP(poison)
 	ASSERT_EQ(0, cdm_node_down());
 	ASSERT_EQ(0, load_module("cdm_test", ""));
 	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "60000"));
-	self->corrupted = meminfo("HardwareCorrupted");
+	self->corrupted = proc_meminfo("HardwareCorrupted");
 	ASSERT_LE(0, self->corrupted);
 }
 
@@ -126,15 +126,15 @@ TEST_F_TIMEOUT(poison, is_remembered, CDM_TIMEOUT)
 		EXPECT_TRUE(is_bad(pfn[i]));
 		EXPECT_EQ(i + 1, nr_bad(self->nid));
 	}
-	EXPECT_EQ(self->corrupted + 8, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted + 8, proc_meminfo("HardwareCorrupted"));
 	unmap_pages(addr, NR);
 
 	ASSERT_EQ(0, node_down(self->nid));
-	EXPECT_EQ(self->corrupted, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted, proc_meminfo("HardwareCorrupted"));
 
 	ASSERT_EQ(self->nid, node_up(1, FLAGS, ""));
 	EXPECT_EQ(2, nr_bad(self->nid));
-	EXPECT_EQ(self->corrupted + 8, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted + 8, proc_meminfo("HardwareCorrupted"));
 	for (i = 0; i < 2; i++)
 		EXPECT_TRUE(is_bad(pfn[i]));
 	ASSERT_EQ(0, node_down(self->nid));
@@ -149,7 +149,7 @@ TEST_F_TIMEOUT(poison, is_remembered, CDM_TIMEOUT)
 	/* Control: a driver that says that it knows of all */
 	ASSERT_EQ(self->nid, node_up(1, FLAGS | ALL_BAD_PAGES, ""));
 	EXPECT_EQ(0, nr_bad(self->nid));
-	EXPECT_EQ(self->corrupted, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted, proc_meminfo("HardwareCorrupted"));
 	for (i = 0; i < 2; i++)
 		EXPECT_FALSE(is_bad(pfn[i]));
 	EXPECT_EQ(0, node_down(self->nid));
@@ -197,7 +197,7 @@ TEST_F_TIMEOUT(poison, is_given, CDM_TIMEOUT)
 		 pfn[0] * PAGE_SIZE, pfn[1] * PAGE_SIZE + PAGE_SIZE - 1);
 	ASSERT_EQ(self->nid, node_up(1, FLAGS, self->text));
 	EXPECT_EQ(3, nr_bad(self->nid));
-	EXPECT_EQ(self->corrupted + 12, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted + 12, proc_meminfo("HardwareCorrupted"));
 	EXPECT_EQ(free_pages - 3, node_zoneinfo(self->nid, "Movable", "nr_free_pages"));
 	for (i = 0; i < ARRAY_SIZE(pfn); i++)
 		EXPECT_TRUE(is_bad(pfn[i]));
@@ -255,14 +255,14 @@ TEST_F_TIMEOUT(poison, failed_leave, CDM_TIMEOUT)
 	EXPECT_STREQ("online", self->text);
 	EXPECT_TRUE(is_bad(pfn));
 	EXPECT_EQ(1, nr_bad(self->nid));
-	EXPECT_EQ(self->corrupted + 4, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted + 4, proc_meminfo("HardwareCorrupted"));
 	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
 
 	close(self->pipes[0]);
 	close(self->pipes[1]);
 	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "60000"));
 	EXPECT_EQ(0, node_down(self->nid));
-	EXPECT_EQ(self->corrupted, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted, proc_meminfo("HardwareCorrupted"));
 	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
 }
 
@@ -282,9 +282,9 @@ TEST_F_TIMEOUT(poison, block_by_hand, CDM_TIMEOUT)
 	ASSERT_LT(0, file_read(self->path, self->text, sizeof(self->text)));
 	EXPECT_STREQ("online", self->text);
 	EXPECT_TRUE(is_bad(pfn));
-	EXPECT_EQ(self->corrupted + 4, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted + 4, proc_meminfo("HardwareCorrupted"));
 	EXPECT_EQ(0, node_down(self->nid));
-	EXPECT_EQ(self->corrupted, meminfo("HardwareCorrupted"));
+	EXPECT_EQ(self->corrupted, proc_meminfo("HardwareCorrupted"));
 }
 
 /* What is erased when the node has gone is all but the broken page */
@@ -309,6 +309,49 @@ TEST_F_TIMEOUT(poison, is_not_written, CDM_TIMEOUT)
 	ASSERT_EQ(self->nid, node_up(1, FLAGS | ALL_BAD_PAGES, ""));
 	ASSERT_EQ(0, node_down(self->nid));
 	EXPECT_EQ(0, raw_used(0, 0, BLOCK_NR));
+}
+
+/* What was broken is so when the content was lost; what breaks after that is not */
+TEST_F_TIMEOUT(poison, content_is_lost, CDM_TIMEOUT)
+{
+	unsigned long pfn[2];
+	struct iovec iov;
+	char *addr;
+
+	self->nid = node_up(1, FLAGS, "");
+	ASSERT_LE(0, self->nid);
+	addr = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, addr);
+	pfn[0] = page_pfn(addr);
+	ASSERT_NE(0, pfn[0]);
+	ASSERT_EQ(0, corrupt(pfn[0]));
+	ASSERT_TRUE(is_bad(pfn[0]));
+	/* Something refers to another page, so that the node does not go yet */
+	ASSERT_EQ(0, pipe(self->pipes));
+	iov.iov_base = addr + PAGE_SIZE;
+	iov.iov_len = PAGE_SIZE;
+	ASSERT_EQ(PAGE_SIZE, vmsplice(self->pipes[1], &iov, 1, 0));
+	EXPECT_EQ(0, cdm_call("lost", "%d", self->nid));
+	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+	ASSERT_STREQ("lost", self->text);
+
+	/* Who reads there now may find any page broken; see is_remembered */
+	pfn[1] = self->first + BLOCK_NR / 2;
+	ASSERT_EQ(0, corrupt(pfn[1]));
+	EXPECT_TRUE(is_bad(pfn[1]));
+	EXPECT_EQ(1, nr_bad(self->nid));
+
+	/* Neither keeps the node */
+	close(self->pipes[0]);
+	close(self->pipes[1]);
+	EXPECT_TRUE(wait_for(!cdm_node_exists(self->nid)));
+	unmap_pages(addr, NR);
+	EXPECT_TRUE(wait_for(node_up(1, FLAGS, "") == self->nid));
+	EXPECT_EQ(1, nr_bad(self->nid));
+	EXPECT_TRUE(is_bad(pfn[0]));
+	EXPECT_FALSE(is_bad(pfn[1]));
+	EXPECT_EQ(self->corrupted + 4, proc_meminfo("HardwareCorrupted"));
+	EXPECT_EQ(0, node_down(self->nid));
 }
 
 static int read_poisoned(char *text, size_t size)

@@ -17,7 +17,7 @@ long long vm_event(const char *name)
 }
 
 /* A line of /proc/meminfo, in kB */
-long long meminfo(const char *field)
+long long proc_meminfo(const char *field)
 {
 	return file_field("/proc/meminfo", field);
 }

@@ -304,7 +304,6 @@ int cdm_state(int nid, char *buf, size_t size)
 	return file_read(path, buf, size);
 }
 
-/* Ask the node to leave: 0 or -EBUSY */
 bool cdm_node_exists(int nid)
 {
 	char path[PATH_MAX];
@@ -321,6 +320,7 @@ bool cdm_node_is_lost(int nid)
 	return cdm_state(nid, state, sizeof(state)) > 0 && !strcmp(state, "lost");
 }
 
+/* Ask the node to leave: 0 or -EBUSY */
 int cdm_unplug(int nid)
 {
 	char path[PATH_MAX];
