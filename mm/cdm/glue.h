@@ -172,6 +172,7 @@ void cdm_note_poison(u64 start, u64 size, struct xarray *bad);
 void cdm_take_pages(u64 start, u64 size, struct xarray *bad,
 		    struct cdm_lost *lost);
 bool cdm_pages_in_use(unsigned long pfn, unsigned long nr, struct xarray *bad);
+bool cdm_pages_escaped(unsigned long pfn, unsigned long nr, struct xarray *bad);
 
 unsigned long cdm_count_bad_pages(int nid);
 bool cdm_page_is_out_of_use(unsigned long pfn);

@@ -84,6 +84,12 @@ static void cdm_take_from_file(struct folio *folio,
 		mapping->a_ops->error_remove_folio(mapping, folio);
 }
 
+static bool cdm_folio_has_users(struct folio *folio)
+{
+	return folio_mapped(folio) || folio->mapping ||
+	       folio_test_swapcache(folio);
+}
+
 /*
  * Take a folio from all who have it. The caller holds a reference, which is the
  * last one if this succeeds.
@@ -97,9 +103,12 @@ static bool cdm_take_folio(struct folio *folio, unsigned long *taken)
 	/* Somebody is at it, or about to map it: the next round finds it. */
 	if (!folio_trylock(folio))
 		return false;
-	if (folio_test_writeback(folio) ||
-	    (!folio_mapped(folio) && !folio->mapping &&
-	     !folio_test_hwpoison(folio))) {
+	if (!cdm_folio_has_users(folio) && !folio_test_hwpoison(folio)) {
+		folio_unlock(folio);
+		return false;
+	}
+
+	if (folio_test_writeback(folio) && !folio_test_swapcache(folio)) {
 		folio_unlock(folio);
 		return false;
 	}
@@ -108,10 +117,13 @@ static bool cdm_take_folio(struct folio *folio, unsigned long *taken)
 		cdm_poison_folio(folio, true);
 		*taken += folio_nr_pages(folio);
 	}
-
 	/* A swap slot has the data, or had it before the last write. */
-	if (folio_test_swapcache(folio))
+	if (folio_test_swapcache(folio)) {
 		ttu &= ~TTU_HWPOISON;
+		/* Who knows what is found there now, and written to the slot? */
+		if (folio_test_writeback(folio))
+			folio_set_dirty(folio);
+	}
 	if (folio_mapped(folio))
 		cdm_unmap_folio(folio, ttu);
 
@@ -120,6 +132,9 @@ static bool cdm_take_folio(struct folio *folio, unsigned long *taken)
 		if (folio_test_swapcache(folio)) {
 			if (!folio_test_dirty(folio))
 				swap_cache_del_folio(folio);
+			else
+				/* It stays until who has the slot is told. */
+				folio_clear_uptodate(folio);
 		} else if (mapping && !folio_test_anon(folio)) {
 			cdm_take_from_file(folio, mapping);
 		}
@@ -227,4 +242,40 @@ bool cdm_pages_in_use(unsigned long pfn, unsigned long nr, struct xarray *bad)
 			return true;
 	}
 	return false;
+}
+
+/**
+ * cdm_pages_escaped - did cdm_take_pages() leave pages to their users?
+ * @pfn: the first page, of memory that is not removed meanwhile
+ * @nr: number of pages
+ * @bad: pages that do not count
+ *
+ * Somebody had locked them, or wrote them out, all the time.
+ *
+ * Context: May sleep.
+ * Return: true if so.
+ */
+bool cdm_pages_escaped(unsigned long pfn, unsigned long nr, struct xarray *bad)
+{
+	const unsigned long end = pfn + nr;
+	bool escaped = false;
+
+	for (; pfn < end && !escaped; pfn++) {
+		struct page *page = pfn_to_online_page(pfn);
+		struct folio *folio;
+
+		if (!(pfn & (SZ_1K - 1)))
+			cond_resched();
+		if (!page || !page_count(page) || xa_load(bad, pfn))
+			continue;
+
+		folio = page_folio(page);
+		if (!folio_try_get(folio))
+			continue;
+		escaped = folio_mapped(folio) ||
+			  (cdm_folio_has_users(folio) &&
+			   !folio_test_hwpoison(folio));
+		folio_put(folio);
+	}
+	return escaped;
 }

@@ -660,6 +660,8 @@ int cdm_memory_lose(struct cdm_memory *mem, struct cdm_lost *lost)
  * cdm_memory_is_held - does something refer to a page of each block that is left?
  * @mem: memory for which cdm_memory_lose() said -EBUSY
  *
+ * What its users still have is to be taken, and is not meant.
+ *
  * Context: May sleep.
  * Return: true if it is too early to try again.
  */
@@ -671,8 +673,10 @@ bool cdm_memory_is_held(struct cdm_memory *mem)
 
 	get_online_mems();
 	for_each_clear_bit(i, mem->removed, cdm_nr_blocks(mem)) {
-		if (!cdm_pages_in_use(PHYS_PFN(mem->start + i * size),
-				      PHYS_PFN(size), &mem->bad)) {
+		unsigned long pfn = PHYS_PFN(mem->start + i * size);
+
+		if (!cdm_pages_in_use(pfn, PHYS_PFN(size), &mem->bad) ||
+		    cdm_pages_escaped(pfn, PHYS_PFN(size), &mem->bad)) {
 			held = false;
 			break;
 		}

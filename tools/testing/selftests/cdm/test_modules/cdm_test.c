@@ -9,6 +9,7 @@
  *	cdm_test/add_memory	nid start size
  *	cdm_test/cpu_node	cpu nid
  *	cdm_test/plant		nid kind
+ *	cdm_test/keep		pfn lock|writeback
  *	cdm_test/lost		nid
  *	cdm_test/freeze		nid
  *	cdm_test/thaw		nid
@@ -25,11 +26,15 @@
  * plant allocates a page on the node without having named it, and makes it look
  * like one of the kind: cdm-oracle must find it. The kind "none" frees it.
  *
+ * keep locks a page that somebody uses, or makes it look like one that is being
+ * written out, and has a reference to it; with "0 none" that has come to an end.
+ *
  * switch_off makes the memory of a device disappear: reads give ones. tear_out
  * does that and removes the device as hot-plug does if it was pulled out. steal
  * says that there is another driver, cdm_thief, who can have it ("none": no).
  * hold keeps the folio of a page "locked" or under "writeback", as somebody does
- * who waits for a disk, until it is called with another page or with "none".
+ * who waits for a disk, until it is called with another page or with "none". It
+ * has no reference.
  */
 #include <linux/cdm.h>
 #include <linux/cpu.h>
@@ -226,6 +231,50 @@ static int do_plant(const char *args)
 	return 0;
 }
 
+static struct folio *kept[2];
+
+static void let_go(void)
+{
+	if (kept[0]) {
+		folio_unlock(kept[0]);
+		folio_put(kept[0]);
+	}
+	if (kept[1]) {
+		folio_end_writeback(kept[1]);
+		folio_put(kept[1]);
+	}
+	memset(kept, 0, sizeof(kept));
+}
+
+static int do_keep(const char *args)
+{
+	struct folio *folio;
+	unsigned long pfn;
+	char how[16];
+
+	if (sscanf(args, "%lu %15s", &pfn, how) != 2)
+		return -EBADMSG;
+	guard(mutex)(&plant_lock);
+	if (!strcmp(how, "none")) {
+		let_go();
+		return 0;
+	}
+	if (!pfn_to_online_page(pfn))
+		return -ENXIO;
+	folio = pfn_folio(pfn);
+	if (kept[!strcmp(how, "writeback")] || !folio_try_get(folio))
+		return -EBUSY;
+	folio_lock(folio);
+	if (!strcmp(how, "writeback")) {
+		folio_start_writeback(folio);
+		folio_unlock(folio);
+		kept[1] = folio;
+	} else {
+		kept[0] = folio;
+	}
+	return 0;
+}
+
 static int do_lost(const char *args)
 {
 	int nid, ret;
@@ -406,6 +455,7 @@ CDM_TEST_FILE(release);
 CDM_TEST_FILE(add_memory);
 CDM_TEST_FILE(cpu_node);
 CDM_TEST_FILE(plant);
+CDM_TEST_FILE(keep);
 CDM_TEST_FILE(lost);
 CDM_TEST_FILE(freeze);
 CDM_TEST_FILE(thaw);
@@ -423,6 +473,7 @@ static int __init cdm_test_init(void)
 	debugfs_create_file("add_memory", 0200, dir, NULL, &add_memory_fops);
 	debugfs_create_file("cpu_node", 0200, dir, NULL, &cpu_node_fops);
 	debugfs_create_file("plant", 0200, dir, NULL, &plant_fops);
+	debugfs_create_file("keep", 0200, dir, NULL, &keep_fops);
 	debugfs_create_file("lost", 0200, dir, NULL, &lost_fops);
 	debugfs_create_file("freeze", 0200, dir, NULL, &freeze_fops);
 	debugfs_create_file("thaw", 0200, dir, NULL, &thaw_fops);
@@ -439,6 +490,7 @@ static void __exit cdm_test_exit(void)
 {
 	debugfs_remove(dir);
 	do_steal("none");
+	let_go();
 	unplant();
 	unhold();
 }
