@@ -13,6 +13,7 @@ help:
 	@echo '  make test         KUnit and kselftests under the debugging kernel'
 	@echo '  make shell        a shell in the guest'
 	@echo "  make vm CMD='...' a command in the guest ($(T)/vm --help: more)"
+	@echo '  make oot          drivers and samples out of tree, as modules in build/oot'
 	@echo '  make objcmp       with CDM=n: is the code of every touched object as it was?'
 	@echo '  make bench        what it costs: instructions against the base kernel'
 	@echo '  make bench-check  do the results of make bench stay within the budget?'
@@ -88,6 +89,10 @@ kernel: setup
 	@$(T)/build/kernel run
 	@$(T)/build/kernel test
 
+oot: setup
+	@$(T)/build/kernel test
+	@$(T)/build/oot
+
 refresh: setup
 	@$(T)/build/refresh
 
@@ -103,4 +108,4 @@ clean:
 distclean:
 	@$(T)/build/clean --all
 
-.PHONY: help setup run test gates control test-mm shell vm objcmp soak lint kernel refresh steps series clean distclean
+.PHONY: help setup run test gates control test-mm shell vm objcmp soak lint kernel oot refresh steps series clean distclean

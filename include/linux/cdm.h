@@ -64,6 +64,12 @@
 #define CDM_EVENT_UNREGISTER_FAILED	6
 #define CDM_EVENT_LOST			7	/* its content, and so its pages */
 
+/*
+ * Counts the changes of what a driver has to write, for drivers that are built
+ * for several kernels.
+ */
+#define CDM_INTERFACE		1
+
 struct attribute_group;
 struct cgroup;
 struct device;
@@ -562,6 +568,17 @@ static __always_inline unsigned long cdm_task_pages(struct task_struct *task)
 /* nodeN/cdm_caps and nodeN/cdm_access, for drivers/base/node.c */
 extern const struct attribute_group cdm_node_attr_group;
 
+/* For mm/numa_memblks.c, and from there */
+void cdm_add_spare_nids(nodemask_t *possible);
+#ifdef CONFIG_NUMA_KEEP_MEMINFO
+bool numa_nid_is_promised(int nid);
+#else
+static inline bool numa_nid_is_promised(int nid)
+{
+	return false;
+}
+#endif
+
 /* For mm/memory_hotplug.c: memory that the core itself does not add is refused. */
 bool cdm_may_add_memory(int nid, u64 start, u64 size);
 
@@ -746,6 +763,10 @@ static inline struct folio *folio_alloc_cdm_node(gfp_t gfp, unsigned int order,
 						 int nid)
 {
 	return NULL;
+}
+
+static inline void cdm_add_spare_nids(nodemask_t *possible)
+{
 }
 
 static inline bool cdm_may_add_memory(int nid, u64 start, u64 size)

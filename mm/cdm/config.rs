@@ -270,7 +270,9 @@ impl fmt::Display for Refusal {
             Self::NidHasMemory(nid) => f.write_fmt(fmt!("node {} has memory", *nid)),
             Self::NidHasCpus(nid) => f.write_fmt(fmt!("node {} has CPUs", *nid)),
             Self::NidTaken(nid) => f.write_fmt(fmt!("node {} is taken", *nid)),
-            Self::NoNid => f.write_str("no node id is free"),
+            Self::NoNid => {
+                f.write_str("no node id is free (cdm_nodes=N on the command line keeps some)")
+            }
             Self::Overlap(nid) => f.write_fmt(fmt!("the range overlaps node {}", *nid)),
             Self::OrphanDiffers(nid) => f.write_fmt(fmt!(
                 "orphaned node {} has the range, with another mask",

@@ -24,6 +24,8 @@ struct xarray;
 #define CDM_NID_HAS_MEMORY	0x04
 #define CDM_NID_HAS_CPUS	0x08
 #define CDM_NID_INITIATOR	0x10
+#define CDM_NID_SPARE		0x20	/* kept by cdm_nodes= */
+#define CDM_NID_PROMISED	0x40	/* firmware names memory that may come */
 
 /* Room for the names of all capabilities, see cdm_core_name_caps(). */
 #define CDM_NAMES_SIZE		256

@@ -5,11 +5,14 @@
  */
 #include <linux/cdm.h>
 #include <linux/cpumask.h>
+#include <linux/init.h>
+#include <linux/kstrtox.h>
 #include <linux/memory.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mmzone.h>
 #include <linux/node.h>
 #include <linux/nodemask.h>
+#include <linux/printk.h>
 #include <linux/range.h>
 #include <linux/topology.h>
 #ifdef CONFIG_MTRR
@@ -17,6 +20,47 @@
 #endif
 
 #include "glue.h"
+
+/* Node ids that no firmware knows. */
+static nodemask_t cdm_spare_nids;
+static unsigned int cdm_nr_spare_nids __initdata;
+
+static int __init cdm_parse_nodes(char *arg)
+{
+	if (!arg || kstrtouint(arg, 0, &cdm_nr_spare_nids)) {
+		pr_err("cdm: cdm_nodes= is no number: no node id is kept\n");
+		cdm_nr_spare_nids = 0;
+	}
+	return 0;
+}
+early_param("cdm_nodes", cdm_parse_nodes);
+
+/**
+ * cdm_add_spare_nids - make the node ids possible that cdm_nodes= asks for
+ * @possible: the firmware's, which there is no room for others in after boot
+ *
+ * They come after all others, so that none of these changes.
+ *
+ * Context: Boot, before anything has the size of nr_node_ids.
+ */
+void __init cdm_add_spare_nids(nodemask_t *possible)
+{
+	unsigned int i;
+	int nid;
+
+	/* Called again if one description of the machine turns out wrong. */
+	nodes_clear(cdm_spare_nids);
+	for (i = 0; i < cdm_nr_spare_nids; i++) {
+		nid = find_last_bit(possible->bits, MAX_NUMNODES) + 1;
+		if (nid >= MAX_NUMNODES) {
+			pr_warn("cdm: cdm_nodes=%u: the kernel has node ids for %u\n",
+				cdm_nr_spare_nids, i);
+			break;
+		}
+		node_set(nid, *possible);
+		node_set(nid, cdm_spare_nids);
+	}
+}
 
 struct cdm_limits cdm_limits(void)
 {
@@ -60,6 +104,10 @@ u32 cdm_nid_facts(int nid)
 		facts |= CDM_NID_ONLINE;
 	if (node_state(nid, N_GENERIC_INITIATOR))
 		facts |= CDM_NID_INITIATOR;
+	if (node_isset(nid, cdm_spare_nids))
+		facts |= CDM_NID_SPARE;
+	if (numa_nid_is_promised(nid))
+		facts |= CDM_NID_PROMISED;
 	/* Memory that is added but not online is not spanned by the node. */
 	if (node_spanned_pages(nid) ||
 	    for_each_memory_block(&nid, cdm_block_is_on_node))

@@ -72,6 +72,15 @@ impl Facts {
         self.has(bindings::CDM_NID_INITIATOR)
     }
 
+    fn is_spare(self) -> bool {
+        self.has(bindings::CDM_NID_SPARE)
+    }
+
+    /// Is it there for memory that may be plugged in, and not here?
+    fn is_promised(self) -> bool {
+        self.has(bindings::CDM_NID_PROMISED)
+    }
+
     fn is_online(self) -> bool {
         self.has(bindings::CDM_NID_ONLINE)
     }
@@ -92,9 +101,10 @@ pub(crate) enum Had {
 ///
 /// In this order: what the driver says, for it may know the firmware; where the firmware expects
 /// memory at this address; the node that it had before; the first generic initiator, for that is
-/// how firmware announces a device with memory; any node that is possible and not there. A policy
-/// may outlive a node, and must not come to mean another device: of the last two, one that was
-/// never another's is first.
+/// how firmware announces a device with memory; one that `cdm_nodes=` keeps; any node that is
+/// possible and not there, and which the firmware does not have for something else. A policy may
+/// outlive a node, and must not come to mean another device: of the last three, one that was never
+/// another's is first.
 pub(crate) fn choose(
     wanted: Option<Nid>,
     expected: Option<Nid>,
@@ -115,13 +125,17 @@ pub(crate) fn choose(
     }
 
     let initiators = || Nid::all().filter(|nid| facts(*nid).is_initiator());
-    let absent = || Nid::all().filter(|nid| !facts(*nid).is_online());
+    let spare = || Nid::all().filter(|nid| facts(*nid).is_spare());
+    let is_unclaimed = |facts: Facts| !facts.is_online() && !facts.is_promised();
+    let absent = || Nid::all().filter(|nid| is_unclaimed(facts(*nid)));
     expected
         .filter(usable)
         .or_else(|| Nid::all().filter(|nid| had(*nid) == Had::This).find(usable))
         .or_else(|| initiators().find(is_fresh))
+        .or_else(|| spare().find(is_fresh))
         .or_else(|| absent().find(is_fresh))
         .or_else(|| initiators().find(usable))
+        .or_else(|| spare().find(usable))
         .or_else(|| absent().find(usable))
         .ok_or(Refusal::NoNid)
 }
@@ -135,16 +149,21 @@ mod tests {
         CDM_NID_HAS_MEMORY as MEMORY,
         CDM_NID_INITIATOR as INITIATOR,
         CDM_NID_ONLINE as ONLINE,
-        CDM_NID_POSSIBLE as POSSIBLE, //
+        CDM_NID_POSSIBLE as POSSIBLE,
+        CDM_NID_PROMISED as PROMISED,
+        CDM_NID_SPARE as SPARE, //
     };
 
-    // CPUs and memory; memory only; two initiators; a free one.
+    // CPUs and memory; memory only; two initiators; a free one; one for a DIMM; a spare one, which
+    // was online before.
     fn machine(nid: Nid) -> Facts {
         Facts(match nid.as_raw() {
             0 => POSSIBLE | ONLINE | CPUS | MEMORY,
             1 => POSSIBLE | ONLINE | MEMORY,
             2 | 3 => POSSIBLE | ONLINE | INITIATOR,
             4 => POSSIBLE,
+            5 => POSSIBLE | PROMISED,
+            6 => POSSIBLE | ONLINE | SPARE,
             _ => 0,
         })
     }
@@ -192,7 +211,8 @@ mod tests {
             pick(nid(1), None, &[]).err(),
             nid(1).map(Refusal::NidHasMemory)
         );
-        assert_eq!(pick(nid(5), None, &[]), Err(Refusal::NoSuchNid(5)));
+        assert_eq!(pick(nid(5), None, &[]), Ok(5));
+        assert_eq!(pick(nid(7), None, &[]), Err(Refusal::NoSuchNid(7)));
         assert_eq!(
             pick(nid(3), None, &[3]).err(),
             nid(3).map(Refusal::NidTaken)
@@ -208,8 +228,10 @@ mod tests {
         assert_eq!(pick(None, nid(4), &[]), Ok(4));
         assert_eq!(pick(None, nid(0), &[]), Ok(2));
         assert_eq!(pick(None, None, &[2]), Ok(3));
-        assert_eq!(pick(None, None, &[2, 3]), Ok(4));
-        assert_eq!(pick(None, None, &[2, 3, 4]), Err(Refusal::NoNid));
+        assert_eq!(pick(None, nid(5), &[]), Ok(5));
+        assert_eq!(pick(None, None, &[2, 3]), Ok(6));
+        assert_eq!(pick(None, None, &[2, 3, 6]), Ok(4));
+        assert_eq!(pick(None, None, &[2, 3, 4, 6]), Err(Refusal::NoNid));
     }
 
     #[test]
@@ -219,10 +241,15 @@ mod tests {
         assert_eq!(pick_again(&[(3, This)], &[]), Ok(3));
         assert_eq!(pick_again(&[(3, This)], &[3]), Ok(2));
         assert_eq!(pick_again(&[(2, Another)], &[]), Ok(3));
-        assert_eq!(pick_again(&[(2, Another), (3, Another)], &[]), Ok(4));
+        assert_eq!(pick_again(&[(2, Another), (3, Another)], &[]), Ok(6));
+        assert_eq!(
+            pick_again(&[(2, Another), (3, Another), (6, Another)], &[]),
+            Ok(4)
+        );
 
-        let others = [(2, Another), (3, Another), (4, Another)];
+        let others = [(2, Another), (3, Another), (4, Another), (6, Another)];
         assert_eq!(pick_again(&others, &[]), Ok(2));
         assert_eq!(pick_again(&others, &[2]), Ok(3));
+        assert_eq!(pick_again(&others, &[2, 3]), Ok(6));
     }
 }

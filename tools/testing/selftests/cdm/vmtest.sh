@@ -143,8 +143,9 @@ environment. A machine's options, in the file "guests":
   --cdm-nodes N    devices, each with a node (default 1)
   --cdm-size SIZE  of each (default 512M)
   --layout NODES   a letter for each node from 0 on: c CPUs and memory, m memory,
-                   d a device, s spare, without anything (default: cc, and a d
-                   for each device)
+                   d a device, s spare, without anything; at the end an x for
+                   each device that the firmware knows no node for (default: cc,
+                   and a d for each device)
   --far            the devices' memory is above 1 TiB
   --mem MB         memory of all ordinary nodes together (default 1536)
   --append ARG     for the kernel's command line
@@ -262,7 +263,7 @@ machine() {
 			qemu+=(-object "memory-backend-ram,id=ram$nid,size=${part}M")
 			node+=,memdev=ram$nid
 			;;
-		d)
+		d | x)
 			qemu+=(-object "memory-backend-ram,id=mem$nid,size=$size,share=on"
 				-device "ivshmem-plain,id=cdm$device,memdev=mem$nid")
 			device=$((device + 1))
@@ -274,7 +275,7 @@ machine() {
 			node+=,cpus=$cpu-$((cpu + part - 1))
 			cpu=$((cpu + part))
 		fi
-		nodes+=(-numa "$node")
+		[ "$kind" = x ] || nodes+=(-numa "$node")
 		# QEMU makes a node without memory only for an initiator.
 		case $kind in
 		d | s)
