@@ -52,8 +52,8 @@
 #define CDM_NODE_P2PDMA		0x2	/* other devices reach it by DMA */
 #define CDM_NODE_SCRUBS		0x4	/* the driver erases it when cdm_unregister_node() says 0 */
 #define CDM_NODE_ALL_BAD_PAGES	0x8	/* bad_pages names all, whatever broke before */
-#define CDM_NODE_FLAGS_ALL	(CDM_NODE_COHERENT | CDM_NODE_P2PDMA | CDM_NODE_SCRUBS | \
-				 CDM_NODE_ALL_BAD_PAGES)
+#define CDM_NODE_NID_WISH	0x10	/* if @nid cannot be, another node will do */
+#define CDM_NODE_FLAGS_ALL	0x1f
 
 /* What happens to a node, in the tracepoint cdm:cdm_node and in uevents. */
 #define CDM_EVENT_REGISTER		1
@@ -633,6 +633,8 @@ static inline bool node_has_deferred_splits(int nid)
 int cdm_register_node(const struct cdm_node_config *config);
 int cdm_unregister_node(int nid);
 void cdm_release_node(int nid);
+int cdm_take_back_node(struct cdm_node_config *config);
+bool cdm_node_is_up(int nid);
 void cdm_node_lost(int nid);
 int cdm_freeze_node(int nid);
 int cdm_thaw_node(int nid);
@@ -812,6 +814,16 @@ static inline int cdm_unregister_node(int nid)
 
 static inline void cdm_release_node(int nid)
 {
+}
+
+static inline int cdm_take_back_node(struct cdm_node_config *config)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline bool cdm_node_is_up(int nid)
+{
+	return false;
 }
 
 static inline void cdm_node_lost(int nid)

@@ -38,6 +38,7 @@ pub(crate) struct Config {
     start: u64,
     size: u64,
     nid: Option<Nid>,
+    wish: Option<Nid>,
     caps: Caps,
     flags: u32,
     knows_bad_pages: bool,
@@ -81,14 +82,20 @@ impl Config {
             bindings::NUMA_NO_NODE => None,
             nid => Some(Nid::new(nid).ok_or(Refusal::NoSuchNid(nid))?),
         };
+        let (nid, wish) = if raw.flags & bindings::CDM_NODE_NID_WISH == 0 {
+            (nid, None)
+        } else {
+            (None, nid)
+        };
 
         // INVARIANT: All that the type promises was checked above.
         Ok(Self {
             start: raw.start,
             size: raw.size,
             nid,
+            wish,
             caps,
-            flags: raw.flags & !bindings::CDM_NODE_ALL_BAD_PAGES,
+            flags: raw.flags & !(bindings::CDM_NODE_ALL_BAD_PAGES | bindings::CDM_NODE_NID_WISH),
             knows_bad_pages: raw.flags & bindings::CDM_NODE_ALL_BAD_PAGES != 0,
         })
     }
@@ -124,9 +131,19 @@ impl Config {
         self.nid
     }
 
+    /// The node id that the driver would like best.
+    pub(crate) fn wish(&self) -> Option<Nid> {
+        self.wish
+    }
+
     /// What the driver allows.
     pub(crate) fn caps(&self) -> Caps {
         self.caps
+    }
+
+    /// What the driver asserts, in `CDM_NODE_*` bits.
+    pub(crate) fn flags(&self) -> u32 {
+        self.flags
     }
 
     /// What a tracepoint says about it.
@@ -299,6 +316,7 @@ mod tests {
         CDM_ALLOW_LONGTERM_PIN,
         CDM_ALLOW_MIGRATE,
         CDM_NODE_COHERENT,
+        CDM_NODE_NID_WISH,
         CDM_NODE_P2PDMA, //
     };
     use kernel::cdm::Cap;
@@ -422,6 +440,30 @@ mod tests {
             check(|raw| raw.nid = 0).map(|config| config.nid()),
             Ok(Nid::new(0))
         );
+    }
+
+    #[test]
+    fn a_wish_is_no_demand() -> Result {
+        let wish = |nid| {
+            check(|raw| {
+                raw.nid = nid;
+                raw.flags |= CDM_NODE_NID_WISH;
+            })
+            .map_err(|refusal| refusal.errno())
+        };
+
+        assert_eq!(wish(1)?.nid(), None);
+        assert_eq!(wish(1)?.wish(), Nid::new(1));
+        assert_eq!(wish(bindings::NUMA_NO_NODE)?.wish(), None);
+        assert_eq!(wish(-2), Err(EINVAL));
+        assert_eq!(
+            check(|raw| raw.nid = 1).map(|config| config.wish()),
+            Ok(None)
+        );
+        // It says nothing about the memory.
+        assert!(wish(1)?.promises_the_same(&wish(2)?));
+        assert_eq!(wish(1)?.flags(), CDM_NODE_COHERENT);
+        Ok(())
     }
 
     #[test]

@@ -12,6 +12,8 @@
 EXPORT_SYMBOL_GPL(cdm_register_node);
 EXPORT_SYMBOL_GPL(cdm_unregister_node);
 EXPORT_SYMBOL_GPL(cdm_release_node);
+EXPORT_SYMBOL_GPL(cdm_take_back_node);
+EXPORT_SYMBOL_GPL(cdm_node_is_up);
 EXPORT_SYMBOL_GPL(cdm_node_lost);
 EXPORT_SYMBOL_GPL(cdm_freeze_node);
 EXPORT_SYMBOL_GPL(cdm_thaw_node);

@@ -104,6 +104,40 @@ unsafe extern "C" fn cdm_release_node(nid: c_int) {
     }
 }
 
+/// Gives a driver the node back that it had to leave behind, as it was registered.
+///
+/// Of `config` the range, the module and the device say which node that is; the rest is written.
+///
+/// Context: as [`cdm_register_node`]. Returns 0, `-ENOENT` if there is no such node, or `-EBUSY` if
+/// it is going, or what was on it is lost.
+///
+/// # Safety
+///
+/// `config` must be valid for reads and writes, and what it points to for reads.
+#[export]
+unsafe extern "C" fn cdm_take_back_node(config: *mut bindings::cdm_node_config) -> c_int {
+    // SAFETY: `config` is valid by the safety requirements, and only the caller has it.
+    let config = unsafe { &mut *config };
+
+    from_result(|| {
+        // SAFETY: The requirements on what `config` points to are the caller's.
+        unsafe { registry::take_back::<ThisMachine>(config) }?;
+        Ok(0)
+    })
+}
+
+/// Is the memory of a driver's node there? The administrator may have unplugged it.
+///
+/// Context: may sleep.
+///
+/// # Safety
+///
+/// None: `nid` may be anything.
+#[export]
+unsafe extern "C" fn cdm_node_is_up(nid: c_int) -> bool {
+    Nid::new(nid).is_some_and(registry::is_up::<ThisMachine>)
+}
+
 /// Takes a node away whose content is lost: whoever has a page there is told so by SIGBUS when he
 /// looks for it, and nothing is read, moved or erased.
 ///

@@ -94,6 +94,11 @@ impl Lifecycle {
         self.held
     }
 
+    /// Has the driver a node with memory, whether somebody works on it or not?
+    pub(crate) fn is_up(&self) -> bool {
+        self.held && matches!(self.phase, Phase::Live | Phase::Leaving)
+    }
+
     /// Is somebody working on the node?
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self.phase, Phase::Registering | Phase::Leaving)

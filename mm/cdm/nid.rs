@@ -97,28 +97,40 @@ pub(crate) enum Had {
     Another,
 }
 
+/// Why a node cannot become a device's now, if it cannot.
+pub(crate) fn obstacle(
+    nid: Nid,
+    facts: impl Fn(Nid) -> Facts,
+    is_taken: impl Fn(Nid) -> bool,
+) -> Option<Refusal> {
+    match facts(nid).obstacle(nid) {
+        // A node that is a device's already has memory: say whose it is.
+        Some(Refusal::NidHasMemory(_)) | None if is_taken(nid) => Some(Refusal::NidTaken(nid)),
+        obstacle => obstacle,
+    }
+}
+
 /// Chooses a node for a device's memory.
 ///
-/// In this order: what the driver says, for it may know the firmware; where the firmware expects
-/// memory at this address; the node that it had before; the first generic initiator, for that is
-/// how firmware announces a device with memory; one that `cdm_nodes=` keeps; any node that is
-/// possible and not there, and which the firmware does not have for something else. A policy may
-/// outlive a node, and must not come to mean another device: of the last three, one that was never
-/// another's is first.
+/// In this order: what the driver says, for it may know the firmware; what it wishes; where the
+/// firmware expects memory at this address; the node that it had before; the first generic
+/// initiator, for that is how firmware announces a device with memory; one that `cdm_nodes=` keeps;
+/// any node that is possible and not there, and which the firmware does not have for something
+/// else. A policy may outlive a node, and must not come to mean another device: of the last three,
+/// one that was never another's is first.
 pub(crate) fn choose(
     wanted: Option<Nid>,
+    wish: Option<Nid>,
     expected: Option<Nid>,
     facts: impl Fn(Nid) -> Facts,
     is_taken: impl Fn(Nid) -> bool,
     had: impl Fn(Nid) -> Had,
 ) -> Result<Nid, Refusal> {
-    let usable = |nid: &Nid| facts(*nid).obstacle(*nid).is_none() && !is_taken(*nid);
+    let usable = |nid: &Nid| obstacle(*nid, &facts, &is_taken).is_none();
     let is_fresh = |nid: &Nid| usable(nid) && had(*nid) == Had::Never;
 
     if let Some(nid) = wanted {
-        return match facts(nid).obstacle(nid) {
-            // A node that is a device's already has memory: say whose it is.
-            Some(Refusal::NidHasMemory(_)) | None if is_taken(nid) => Err(Refusal::NidTaken(nid)),
+        return match obstacle(nid, &facts, &is_taken) {
             Some(obstacle) => Err(obstacle),
             None => Ok(nid),
         };
@@ -128,8 +140,8 @@ pub(crate) fn choose(
     let spare = || Nid::all().filter(|nid| facts(*nid).is_spare());
     let is_unclaimed = |facts: Facts| !facts.is_online() && !facts.is_promised();
     let absent = || Nid::all().filter(|nid| is_unclaimed(facts(*nid)));
-    expected
-        .filter(usable)
+    wish.filter(usable)
+        .or_else(|| expected.filter(usable))
         .or_else(|| Nid::all().filter(|nid| had(*nid) == Had::This).find(usable))
         .or_else(|| initiators().find(is_fresh))
         .or_else(|| spare().find(is_fresh))
@@ -175,7 +187,7 @@ mod tests {
     fn pick(wanted: Option<Nid>, expected: Option<Nid>, taken: &[c_int]) -> Result<c_int, Refusal> {
         let is_taken = |nid: Nid| taken.contains(&nid.as_raw());
 
-        choose(wanted, expected, machine, is_taken, |_| Had::Never).map(Nid::as_raw)
+        choose(wanted, None, expected, machine, is_taken, |_| Had::Never).map(Nid::as_raw)
     }
 
     // `past` has the nodes that somebody had.
@@ -187,7 +199,7 @@ mod tests {
             past.map_or(Had::Never, |(_, had)| *had)
         };
 
-        choose(None, None, machine, is_taken, had).map(Nid::as_raw)
+        choose(None, None, None, machine, is_taken, had).map(Nid::as_raw)
     }
 
     #[test]
@@ -232,6 +244,21 @@ mod tests {
         assert_eq!(pick(None, None, &[2, 3]), Ok(6));
         assert_eq!(pick(None, None, &[2, 3, 6]), Ok(4));
         assert_eq!(pick(None, None, &[2, 3, 4, 6]), Err(Refusal::NoNid));
+    }
+
+    #[test]
+    fn the_wish() {
+        let pick = |wish, expected, taken: &[c_int]| {
+            let is_taken = |nid: Nid| taken.contains(&nid.as_raw());
+
+            choose(None, wish, expected, machine, is_taken, |_| Had::Never).map(Nid::as_raw)
+        };
+
+        assert_eq!(pick(nid(3), nid(4), &[]), Ok(3));
+        assert_eq!(pick(nid(3), nid(4), &[3]), Ok(4));
+        assert_eq!(pick(nid(0), nid(4), &[]), Ok(4));
+        assert_eq!(pick(nid(1), None, &[]), Ok(2));
+        assert_eq!(pick(nid(7), None, &[]), Ok(2));
     }
 
     #[test]

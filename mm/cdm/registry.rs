@@ -97,6 +97,35 @@ impl<M: Machine> Entry<M> {
         self.node = Some(node);
         (event, is_orphan)
     }
+
+    /// Gives an orphan to a driver.
+    ///
+    /// # Safety
+    ///
+    /// `owner` and `dev` must be null or valid.
+    unsafe fn hand_over(
+        &mut self,
+        driver: Driver,
+        owner: *mut bindings::module,
+        dev: *mut bindings::device,
+    ) -> Result<(), Refusal> {
+        if self.life.is_lost() {
+            return Err(Refusal::StillHeld(self.nid));
+        }
+        // Somebody takes it away, or its memory has gone and waits to be erased.
+        let Some(node) = self.node.as_mut().filter(|node| node.is_plugged()) else {
+            return Err(Refusal::NidTaken(self.nid));
+        };
+        // SAFETY: `owner` and `dev` are null or valid.
+        unsafe { node.change_owner(owner, dev) }?;
+        self.life.adopt().map_err(|_| Refusal::NidTaken(self.nid))?;
+        self.device = dev as usize;
+        self.driver = driver;
+        node.open();
+        node.show(self.life.name());
+        node.announce(Event::Adopt);
+        Ok(())
+    }
 }
 
 /// Whose node it was last: the device is known by its place on its bus, or else by the address of
@@ -300,13 +329,22 @@ impl<M: Machine> Slot<M> {
         {
             return Err(Refusal::StillHeld(lost.nid));
         }
+        let is_taken = |nid| registry.is_taken(nid);
         let nid = nid::choose(
             config.nid(),
+            config.wish(),
             expected,
             M::facts,
-            |nid| registry.is_taken(nid),
+            is_taken,
             had,
         )?;
+        let denied = config
+            .wish()
+            .and_then(|wish| nid::obstacle(wish, M::facts, is_taken));
+        if let Some(obstacle) = denied {
+            let name = name.unwrap_or(c"a driver");
+            pr_warn!("{}: {}: node {} instead\n", name, obstacle, nid);
+        }
         registry
             .remember(nid, config.start(), name)
             .map_err(|error| Refusal::Failed("an allocation", error))?;
@@ -445,8 +483,7 @@ unsafe fn try_register<M: Machine>(
     let hotplug = M::lock_hotplug()?;
     // SAFETY: `owner` and `dev` are null or valid.
     if let Some(nid) = unsafe { adopt::<M>(&config, driver, raw.owner, raw.dev) }? {
-        trace::node(nid.as_raw(), Event::Adopt, &config.traced());
-        pr_info!("node{}: {} has taken it over\n", nid, name);
+        report_adoption(nid, &config, name);
         drop(hotplug);
         M::retire(bad_pages);
         return Ok(nid);
@@ -505,6 +542,51 @@ unsafe fn try_register<M: Machine>(
     Ok(nid)
 }
 
+fn report_adoption(nid: Nid, config: &Config, name: &CStr) {
+    trace::node(nid.as_raw(), Event::Adopt, &config.traced());
+    pr_info!("node{}: {} has taken it over\n", nid, name);
+}
+
+/// Gives an orphan back to its driver, which does not know how it was registered, and writes that
+/// to `raw`.
+///
+/// # Safety
+///
+/// - `raw.owner` and `raw.dev` must be null or valid, and `raw.ops` as in [`register`].
+/// - The range must be memory of the caller's device.
+pub(crate) unsafe fn take_back<M: Machine>(raw: &mut bindings::cdm_node_config) -> Result {
+    if !M::is_ready() {
+        return Err(ENOENT);
+    }
+    // SAFETY: `dev` is null or valid, and nothing is locked.
+    unsafe { M::watch_bus(raw.dev) }.map_err(|refusal| refusal.errno())?;
+    // SAFETY: By the safety requirements.
+    let driver = unsafe { Driver::new(raw) };
+    let _hotplug = M::lock_hotplug().map_err(|refusal| refusal.errno())?;
+
+    let mut registry = M::nodes();
+    let entry = registry
+        .entries
+        .iter_mut()
+        .find(|entry| {
+            !entry.life.is_held()
+                && (entry.config.start(), entry.config.size()) == (raw.start, raw.size)
+        })
+        .ok_or(ENOENT)?;
+    // SAFETY: `owner` and `dev` are null or valid.
+    unsafe { entry.hand_over(driver, raw.owner, raw.dev) }.map_err(|refusal| refusal.errno())?;
+    let (nid, config) = (entry.nid, entry.config);
+    drop(registry);
+
+    raw.nid = nid.as_raw();
+    raw.allow = config.caps().bits();
+    raw.flags = config.flags();
+    // SAFETY: `dev` is null or valid.
+    let name = unsafe { name_of(raw.dev) }.unwrap_or(c"a driver");
+    report_adoption(nid, &config, name);
+    Ok(())
+}
+
 /// Gives an orphan back to a driver that registers the same memory in the same way.
 ///
 /// # Safety
@@ -526,25 +608,19 @@ unsafe fn adopt<M: Machine>(
     };
 
     let nid = entry.nid;
-    if entry.life.is_lost() {
-        return Err(Refusal::StillHeld(nid));
-    }
-    if !entry.config.promises_the_same(config) || config.nid().is_some_and(|wanted| wanted != nid) {
+    let is_other =
+        !entry.config.promises_the_same(config) || config.nid().is_some_and(|wanted| wanted != nid);
+    if is_other && !entry.life.is_lost() {
         return Err(Refusal::OrphanDiffers(nid));
     }
-    // Somebody takes it away, or its memory has gone and waits to be erased.
-    let Some(node) = entry.node.as_mut().filter(|node| node.is_plugged()) else {
-        return Err(Refusal::NidTaken(nid));
-    };
     // SAFETY: `owner` and `dev` are null or valid.
-    unsafe { node.change_owner(owner, dev) }?;
-    entry.life.adopt().map_err(|_| Refusal::NidTaken(nid))?;
-    entry.device = dev as usize;
-    entry.driver = driver;
-    node.open();
-    node.show(entry.life.name());
-    node.announce(Event::Adopt);
+    unsafe { entry.hand_over(driver, owner, dev) }?;
     Ok(Some(nid))
+}
+
+/// Has the driver a node with memory?
+pub(crate) fn is_up<M: Machine>(nid: Nid) -> bool {
+    M::is_ready() && M::nodes().find(nid).is_some_and(|entry| entry.life.is_up())
 }
 
 /// Takes a node out of the registry to work on it; `None` if only the entry was left.

@@ -588,6 +588,72 @@ mod nodes {
     }
 
     #[test]
+    fn an_orphan_is_taken_back() -> Result {
+        let take_back = |start| {
+            let mut asked = bindings::cdm_node_config {
+                start,
+                nid: bindings::NUMA_NO_NODE,
+                allow: 0,
+                flags: 0,
+                ..raw()
+            };
+            // SAFETY: `owner` and `dev` are null, and the fake machine does not touch the range.
+            let taken = unsafe { registry::take_back::<Fake>(&mut asked) };
+            taken.map(|()| (asked.nid, asked.allow, asked.flags))
+        };
+
+        fake::reset();
+        assert_eq!(take_back(START), Err(ENOENT));
+        let nid = register()?;
+        assert!(registry::is_up::<Fake>(nid));
+        // It is somebody's.
+        assert_eq!(take_back(START), Err(ENOENT));
+
+        let nid = orphan()?;
+        assert!(!registry::is_up::<Fake>(nid));
+        assert_eq!(take_back(START + SIZE), Err(ENOENT));
+        fake::refuse(&[Link]);
+        assert_eq!(take_back(START), Err(EIO));
+        assert_eq!(shown(), c"orphaned");
+        fake::refuse(&[]);
+        assert_eq!(
+            take_back(START),
+            Ok((nid.as_raw(), raw().allow, raw().flags))
+        );
+        assert!(is_as_before());
+        assert!(registry::is_up::<Fake>(nid));
+        assert_eq!(fake::state().event, Some(Event::Adopt));
+
+        // The number is the driver's yet.
+        assert_eq!(unplug(nid), Ok(()));
+        assert!(!registry::is_up::<Fake>(nid));
+        assert_eq!(unregister(nid), Ok(()));
+        assert_eq!(fake::parts(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_wish_that_cannot_be() -> Result {
+        let wish = |nid| {
+            register_other(|raw| {
+                raw.nid = nid;
+                raw.flags |= bindings::CDM_NODE_NID_WISH;
+            })
+            .map_err(|refusal| refusal.errno())
+        };
+
+        fake::reset();
+        let last = fake::FREE.end - 1;
+        assert_eq!(wish(last)?.as_raw(), last);
+        assert_eq!(Nid::new(last).map(unregister), Some(Ok(())));
+        // Node 0 has CPUs.
+        fake::reset();
+        assert_eq!(wish(0)?.as_raw(), fake::FREE.start);
+        assert_eq!(Nid::new(fake::FREE.start).map(unregister), Some(Ok(())));
+        Ok(())
+    }
+
+    #[test]
     fn what_can_be_neither_completed_nor_undone_is_an_orphan() -> Result {
         fake::reset();
         fake::refuse(&[Online, Remove]);

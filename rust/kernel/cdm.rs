@@ -68,6 +68,13 @@ pub use caps::{
     Rule, //
 };
 
+/// Returns the size of a memory block, of which nodes are made, in bytes.
+pub fn block_size() -> ResourceSize {
+    // SAFETY: It reads what does not change after boot.
+    let size = unsafe { bindings::memory_block_size_bytes() };
+    size as ResourceSize
+}
+
 /// The driver's word that its memory is coherent.
 ///
 /// The kernel maps the memory write-back, lets tasks run atomic operations on it and does not flush
@@ -110,7 +117,16 @@ impl<'a> Config<'a> {
     /// [`NumaNode::NO_NODE`] leaves the choice to the core. Registering returns an error if the
     /// node has CPUs or memory.
     pub const fn nid(mut self, nid: NumaNode) -> Self {
-        self.nid = nid.as_raw();
+        self.nid = nid.id();
+        self
+    }
+
+    /// Asks for this node id if it can be, and for one that the core chooses if not.
+    ///
+    /// The log says why it cannot.
+    pub const fn prefer_nid(mut self, nid: NumaNode) -> Self {
+        self.nid = nid.id();
+        self.flags |= bindings::CDM_NODE_NID_WISH;
         self
     }
 
@@ -265,6 +281,54 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// Registers a range of a dax device.
+    ///
+    /// Otherwise like [`register_bar`](Self::register_bar).
+    #[cfg(CONFIG_RUST_DAX_ABSTRACTIONS)]
+    pub fn register_dax(
+        range: crate::dax::Range<'a>,
+        config: &Config<'_>,
+        module: &'static ThisModule,
+    ) -> Result<Self> {
+        let dev = range.device().as_ref();
+
+        // SAFETY: By the type invariant of the range it is memory of the device, which is bound to
+        // the caller for `'a`.
+        unsafe { Self::register_range(dev, range.start(), range.size(), config, module) }
+    }
+
+    /// Takes back the node of this very range of a dax device, if the driver had to leave one
+    /// behind when it was unbound; with what it was registered to allow.
+    ///
+    /// Returns what memory hotplug says, and [`EBUSY`] if the node is going.
+    #[cfg(CONFIG_RUST_DAX_ABSTRACTIONS)]
+    pub fn take_back_dax(
+        range: crate::dax::Range<'a>,
+        module: &'static ThisModule,
+    ) -> Result<Option<(Self, Caps)>> {
+        let dev: &device::Device<Bound> = range.device().as_ref();
+        let mut raw = bindings::cdm_node_config {
+            start: range.start(),
+            size: range.size(),
+            owner: module.as_ptr(),
+            dev: dev.as_raw(),
+            ..pin_init::zeroed()
+        };
+
+        // SAFETY: `raw` and what it points to are valid for the call.
+        match to_result(unsafe { bindings::cdm_take_back_node(&mut raw) }) {
+            Ok(()) => (),
+            Err(ENOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        // INVARIANT: The node is this driver's now.
+        let node = Self {
+            nid: raw.nid,
+            _device: PhantomData,
+        };
+        Ok(Some((node, Caps::from_bits(raw.allow).ok_or(EINVAL)?)))
+    }
+
     /// Returns the node id.
     pub fn id(&self) -> c_int {
         self.nid
@@ -291,6 +355,12 @@ impl<'a> Node<'a> {
             // Another one may break meanwhile.
             pages.resize(nr + 1, 0, GFP_KERNEL)?;
         }
+    }
+
+    /// Returns whether its memory is there: the administrator may have unplugged the node.
+    pub fn is_up(&self) -> bool {
+        // SAFETY: The number may be anything.
+        unsafe { bindings::cdm_node_is_up(self.nid) }
     }
 
     /// Takes the node away, or gives it back.
@@ -371,6 +441,12 @@ mod tests {
 
         assert_eq!(CONFIG.nid(NumaNode::new(3)?).nid, 3);
         assert_eq!(CONFIG.nid(NumaNode::NO_NODE).nid, bindings::NUMA_NO_NODE);
+        let wish = CONFIG.prefer_nid(NumaNode::new(3)?);
+        assert_eq!(wish.nid, 3);
+        assert_eq!(
+            wish.flags,
+            bindings::CDM_NODE_COHERENT | bindings::CDM_NODE_NID_WISH
+        );
         assert_eq!(
             CONFIG.peer_to_peer().flags,
             bindings::CDM_NODE_COHERENT | bindings::CDM_NODE_P2PDMA

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `cdm`: shows coherent device memory, and runs programs on it.
+//! `cdm`: shows coherent device memory, makes it of dax devices, and runs programs on it.
 
+mod dax;
 mod list;
 mod node;
 mod run;
@@ -23,6 +24,9 @@ Usage:
   cdm watch [-i SECONDS] [-n TIMES]  what is refused, and nodes that come and go
   cdm run -m NODES [-p] [--] PROGRAM [ARGUMENT...]
                                      run a program with its memory on nodes
+  cdm attach DEVICE --caps NAMES [--nid NODE]
+                                     make a node of a dax device, such as dax0.0
+  cdm detach DEVICE [--to DRIVER]    take the node away
   cdm --help
 
 Options:
@@ -31,6 +35,9 @@ Options:
   -n TIMES       stop after so many looks
   -m NODES       node numbers, separated by commas
   -p             prefer the nodes: other memory where they are full
+  --caps NAMES   what the kernel may do there, separated by commas, or all, or none
+  --nid NODE     which node, instead of the one that the firmware has for the memory
+  --to DRIVER    what has the device then: device_dax, kmem; by default nothing
 ";
 
 /// Why a command fails, and with which status.
@@ -56,6 +63,16 @@ impl Failure {
             status,
             message: message.into(),
         }
+    }
+
+    /// It has consequences.
+    pub fn and(&self, what: &str) -> Self {
+        Self::with_status(self.status, format!("{}; {what}", self.message))
+    }
+
+    /// What there is to say.
+    pub fn text(&self) -> &str {
+        &self.message
     }
 
     /// What could not be done, and why.
@@ -94,6 +111,8 @@ fn dispatch(mut args: env::ArgsOs) -> Result<(), Failure> {
         Some("list") => list::main(args),
         Some("watch") => watch::main(args),
         Some("run") => run::main(args),
+        Some("attach") => dax::attach(args),
+        Some("detach") => dax::detach(args),
         Some("help" | "--help" | "-h") => print(HELP),
         _ => Err(Failure::usage(format!(
             "{}: no such command",

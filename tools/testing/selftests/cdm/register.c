@@ -253,7 +253,7 @@ TEST_F_TIMEOUT(registration, bad_mask, CDM_TIMEOUT)
 	for (i = 0; i < ARRAY_SIZE(dma); i++)
 		expect_refused(-EINVAL, dma[i].name, bad.allow = dma[i].allow);
 	expect_refused(-EINVAL, "not coherent", bad.flags = 0);
-	expect_refused(-EINVAL, "unknown flag", bad.flags = COHERENT | 1U << 4);
+	expect_refused(-EINVAL, "unknown flag", bad.flags = COHERENT | 1U << 5);
 	expect_refused(-EINVAL, "unknown flag",
 		       bad.flags = COHERENT | 1U << 31);
 

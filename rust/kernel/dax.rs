@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Abstractions for the dax bus: memory that firmware or a device sets apart.
+//!
+//! C header: [`drivers/dax/bus.h`](srctree/drivers/dax/bus.h)
+
+use crate::{
+    alloc::NumaNode,
+    bindings,
+    device::{
+        self,
+        attr::Attributes,
+        Bound, //
+    },
+    driver,
+    error::{
+        from_result,
+        to_result, //
+    },
+    io::{
+        PhysAddr,
+        ResourceSize, //
+    },
+    prelude::*,
+    types::Opaque,
+    ThisModule, //
+};
+use core::{
+    marker::PhantomData,
+    mem::offset_of,
+    pin::Pin,
+    ptr::{
+        addr_of_mut,
+        NonNull, //
+    },
+};
+
+/// An adapter for the registration of dax drivers.
+pub struct Adapter<T: Driver>(T);
+
+// SAFETY:
+// - `bindings::dax_device_driver` is a C type declared as `repr(C)`.
+// - `T::Data` is the type of the driver's device private data.
+// - `struct dax_device_driver` embeds a `struct device_driver`.
+// - `DEVICE_DRIVER_OFFSET` is the correct byte offset to the embedded `struct device_driver`.
+unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
+    type DriverType = bindings::dax_device_driver;
+    type DriverData<'bound> = T::Data<'bound>;
+    const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, drv);
+}
+
+// SAFETY: A call to `unregister` for a given instance of `DriverType` is guaranteed to be valid if
+// a preceding call to `register` has been successful.
+unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
+    unsafe fn register(
+        drv: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        // SAFETY: It's safe to set the fields of `struct dax_device_driver` on initialization.
+        unsafe {
+            (*drv.get()).type_ = bindings::dax_driver_type_DAXDRV_NAMED_TYPE;
+            (*drv.get()).probe = Some(Self::probe_callback);
+            (*drv.get()).remove = Some(Self::remove_callback);
+            if let Some(attributes) = T::ATTRIBUTES {
+                (*drv.get()).drv.dev_groups = attributes.as_ptr();
+            }
+        }
+
+        // SAFETY: `drv` is guaranteed to be a valid `DriverType`.
+        to_result(unsafe {
+            bindings::__dax_driver_register(drv.get(), module.as_ptr(), name.as_char_ptr())
+        })
+    }
+
+    unsafe fn unregister(drv: &Opaque<Self::DriverType>) {
+        // SAFETY: `drv` is guaranteed to be a valid `DriverType`.
+        unsafe { bindings::dax_driver_unregister(drv.get()) }
+    }
+}
+
+impl<T: Driver> Adapter<T> {
+    extern "C" fn probe_callback(ddev: *mut bindings::dev_dax) -> c_int {
+        // SAFETY: The dax bus only ever calls the probe callback with a valid pointer to a
+        // `struct dev_dax`.
+        //
+        // INVARIANT: `ddev` is valid for the duration of `probe_callback()`.
+        let ddev = unsafe { &*ddev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        from_result(|| {
+            let data = T::probe(ddev);
+
+            ddev.as_ref().set_drvdata(data)?;
+            Ok(0)
+        })
+    }
+
+    extern "C" fn remove_callback(ddev: *mut bindings::dev_dax) {
+        // SAFETY: The dax bus only ever calls the remove callback with a valid pointer to a
+        // `struct dev_dax`.
+        //
+        // INVARIANT: `ddev` is valid for the duration of `remove_callback()`.
+        let ddev = unsafe { &*ddev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        // SAFETY: `remove_callback` is only ever called after a successful call to
+        // `probe_callback`, hence it's guaranteed that `Device::set_drvdata()` has been called
+        // and stored a `Pin<KBox<T::Data<'_>>>`.
+        let data = unsafe { ddev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+
+        T::unbind(ddev, data);
+    }
+}
+
+/// The dax driver trait.
+///
+/// Such a driver takes nothing by itself: a device is given to it by writing the name to `new_id`
+/// of the driver.
+pub trait Driver: Sized + 'static {
+    /// The type of the driver's bus device private data.
+    type Data<'bound>: Send + Sync + 'bound;
+
+    /// The attributes of the devices that are bound.
+    const ATTRIBUTES: Option<&'static Attributes<Adapter<Self>>> = None;
+
+    /// Dax driver probe.
+    ///
+    /// Called when a device is given to the driver.
+    fn probe<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
+
+    /// Dax driver unbind.
+    ///
+    /// Called when a [`Device`] is unbound from its bound [`Driver`]. Implementing this callback
+    /// is optional.
+    fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, this: Pin<&Self::Data<'bound>>) {
+        let _ = (dev, this);
+    }
+}
+
+/// The dax device representation: memory, of one or more ranges.
+///
+/// # Invariants
+///
+/// A [`Device`] instance represents a valid `struct dev_dax` created by the C portion of the
+/// kernel.
+#[repr(transparent)]
+pub struct Device<Ctx: device::DeviceContext = device::Normal>(
+    Opaque<bindings::dev_dax>,
+    PhantomData<Ctx>,
+);
+
+impl<Ctx: device::DeviceContext> Device<Ctx> {
+    fn as_raw(&self) -> *mut bindings::dev_dax {
+        self.0.get()
+    }
+
+    /// Returns the node that the memory would be on, as far as the firmware says.
+    pub fn target_node(&self) -> Option<NumaNode> {
+        // SAFETY: By the type invariant `self.as_raw()` is valid; the field never changes.
+        let nid = unsafe { (*self.as_raw()).target_node };
+
+        NumaNode::new(nid).ok()
+    }
+}
+
+impl Device<Bound> {
+    /// Returns a range of the memory; [`None`] if there are not so many.
+    ///
+    /// May sleep. While a driver has the device, ranges may be added to those that are there.
+    pub fn range(&self, index: usize) -> Option<Range<'_>> {
+        let index = c_int::try_from(index).ok()?;
+        let mut range = bindings::range::default();
+
+        // SAFETY: By the type invariant `self.as_raw()` is valid; `range` is valid for writes.
+        if !unsafe { bindings::dev_dax_get_range(self.as_raw(), index, &mut range) } {
+            return None;
+        }
+        // INVARIANT: It is one of the device's, and those are not empty and do not wrap. While a
+        // driver has the device none is taken from it.
+        Some(Range {
+            dev: self,
+            start: range.start,
+            size: range.end - range.start + 1,
+        })
+    }
+
+    /// Returns all ranges.
+    ///
+    /// May sleep.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<'_>> {
+        (0..).map_while(|index| self.range(index))
+    }
+}
+
+/// A range of the memory of a device.
+///
+/// # Invariants
+///
+/// - All of it is memory of `dev`, which is the driver's as long as that is bound.
+/// - `size` is not 0, and `start + size - 1` does not wrap.
+#[derive(Clone, Copy)]
+pub struct Range<'a> {
+    dev: &'a Device<Bound>,
+    start: PhysAddr,
+    size: ResourceSize,
+}
+
+impl<'a> Range<'a> {
+    /// Returns the device.
+    pub fn device(&self) -> &'a Device<Bound> {
+        self.dev
+    }
+
+    /// Returns the first address.
+    pub fn start(&self) -> PhysAddr {
+        self.start
+    }
+
+    /// Returns the size in bytes.
+    pub fn size(&self) -> ResourceSize {
+        self.size
+    }
+
+    /// Returns the last address.
+    pub fn last(&self) -> PhysAddr {
+        self.start + (self.size - 1)
+    }
+
+    /// Returns the part that is made of whole blocks of this size; [`None`] if there is no such
+    /// block in it.
+    pub fn whole_blocks(self, block: ResourceSize) -> Option<Self> {
+        let start = self.start.checked_next_multiple_of(block)?;
+        let cut = start - self.start;
+        let size = self.size.checked_sub(cut)?;
+        let size = size - size % block;
+
+        if size == 0 {
+            return None;
+        }
+        // INVARIANT: It is a part of a range of the device, and not empty.
+        Some(Self {
+            start,
+            size,
+            ..self
+        })
+    }
+
+    /// Returns this range and one that begins where it ends, as one; [`None`] if `next` does not.
+    pub fn join(self, next: Self) -> Option<Self> {
+        let is_same_device = core::ptr::eq(self.dev, next.dev);
+
+        if !is_same_device || self.last().checked_add(1) != Some(next.start) {
+            return None;
+        }
+        // INVARIANT: It is made of two ranges of the device, the last of which does not wrap.
+        Some(Self {
+            size: self.size.checked_add(next.size)?,
+            ..self
+        })
+    }
+}
+
+// SAFETY: `dax::Device` is a transparent wrapper of `struct dev_dax`.
+// The offset is guaranteed to point to a valid device field inside `dax::Device`.
+unsafe impl<Ctx: device::DeviceContext> device::AsBusDevice<Ctx> for Device<Ctx> {
+    const OFFSET: usize = offset_of!(bindings::dev_dax, dev);
+}
+
+// SAFETY: `Device` is a transparent wrapper of a type that doesn't depend on `Device`'s generic
+// argument.
+kernel::impl_device_context_deref!(unsafe { Device });
+kernel::impl_device_context_into_aref!(Device);
+
+// SAFETY: Instances of `Device` are always reference-counted.
+unsafe impl crate::sync::aref::AlwaysRefCounted for Device {
+    fn inc_ref(&self) {
+        // SAFETY: The existence of a shared reference guarantees that the refcount is non-zero.
+        unsafe { bindings::get_device(self.as_ref().as_raw()) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // CAST: `Self` a transparent wrapper of `bindings::dev_dax`.
+        let ddev: *mut bindings::dev_dax = obj.cast().as_ptr();
+
+        // SAFETY: By the type invariant of `Self`, `ddev` is a pointer to a valid
+        // `struct dev_dax`.
+        let dev = unsafe { addr_of_mut!((*ddev).dev) };
+
+        // SAFETY: The safety requirements guarantee that the refcount is non-zero.
+        unsafe { bindings::put_device(dev) }
+    }
+}
+
+impl<Ctx: device::DeviceContext> AsRef<device::Device<Ctx>> for Device<Ctx> {
+    fn as_ref(&self) -> &device::Device<Ctx> {
+        // SAFETY: By the type invariant of `Self`, `self.as_raw()` is a pointer to a valid
+        // `struct dev_dax`.
+        let dev = unsafe { addr_of_mut!((*self.as_raw()).dev) };
+
+        // SAFETY: `dev` points to a valid `struct device`.
+        unsafe { device::Device::from_raw(dev) }
+    }
+}
+
+// SAFETY: A `Device` is always reference-counted and can be released from any thread.
+unsafe impl Send for Device {}
+
+// SAFETY: `Device` can be shared among threads because all methods of `Device`
+// (i.e. `Device<Normal>) are thread safe.
+unsafe impl Sync for Device {}
+
+// SAFETY: Same as `Device<Normal>` -- the underlying `struct dev_dax` is the same; `Bound` is a
+// zero-sized type-state marker that does not affect thread safety, and its methods take the lock
+// of the ranges.
+unsafe impl Sync for Device<Bound> {}

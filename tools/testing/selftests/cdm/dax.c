@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The memory of any dax device is a node, as the administrator says: by the
+ * driver "cdm" of the dax bus, beside kmem and device_dax.
+ *
+ * The dax device is made of a memory device by test_modules/dax_ivshmem.c, in
+ * a dynamic region as that of CXL: no driver but kmem takes it by itself.
+ */
+#include <fcntl.h>
+#include <glob.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cdm_util.h"
+
+#define DAX_SYSFS	"/sys/bus/dax"
+#define PCI_DRIVER	"/sys/bus/pci/drivers/dax_ivshmem"
+#define TARGET_NID	"/sys/module/dax_ivshmem/parameters/nid"
+#define BLOCK		(128UL << 20)
+#define NR		((size_t)512)
+#define SEED		0xda00000UL
+
+/* The dax device: "daxX.Y" */
+static char name[32];
+
+static const char *dax_file(const char *file)
+{
+	static char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DAX_SYSFS "/devices/%s/%s", name, file);
+	return path;
+}
+
+static int dax_write(const char *file, const char *text)
+{
+	return file_write(dax_file(file), text);
+}
+
+static const char *dax_read(const char *file)
+{
+	static char text[256];
+	int ret = file_read(dax_file(file), text, sizeof(text));
+
+	return ret < 0 ? strerror(-ret) : text;
+}
+
+static const char *driver(void)
+{
+	static char target[PATH_MAX];
+	ssize_t len = readlink(dax_file("driver"), target, sizeof(target) - 1);
+
+	if (len < 0)
+		return "";
+	target[len] = '\0';
+	return basename(target);
+}
+
+static int leave_driver(void)
+{
+	char path[PATH_MAX];
+
+	if (!*driver())
+		return 0;
+	snprintf(path, sizeof(path), DAX_SYSFS "/drivers/%s/unbind", driver());
+	return file_write(path, name);
+}
+
+/* Give the device to a driver that is asked to take it: 0 or -ENODEV */
+static int give_to(const char *to)
+{
+	char path[PATH_MAX];
+	int ret = leave_driver();
+
+	snprintf(path, sizeof(path), DAX_SYSFS "/drivers/%s/new_id", to);
+	if (!ret)
+		ret = file_write(path, name);
+	if (ret)
+		return ret;
+	return strcmp(driver(), to) ? -ENODEV : 0;
+}
+
+/* No driver shall know the name when the test is over */
+static void forget_name(void)
+{
+	static const char * const drivers[] = { "cdm", "kmem", "device_dax" };
+	char path[PATH_MAX];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(drivers); i++) {
+		snprintf(path, sizeof(path), DAX_SYSFS "/drivers/%s/remove_id",
+			 drivers[i]);
+		file_write(path, name);
+	}
+}
+
+/* The dax device on the memory of the first memory device */
+static int find_device(void)
+{
+	const struct device *dev = cdm_device(0);
+	char path[PATH_MAX];
+	glob_t found;
+	size_t i;
+
+	name[0] = '\0';
+	if (!dev || glob(DAX_SYSFS "/devices/dax*", 0, NULL, &found))
+		return -ENODEV;
+	for (i = 0; i < found.gl_pathc; i++) {
+		snprintf(path, sizeof(path), "%s/resource", found.gl_pathv[i]);
+		if ((unsigned long)file_number(path) == dev->start)
+			snprintf(name, sizeof(name), "%s",
+				 basename(found.gl_pathv[i]));
+	}
+	globfree(&found);
+	return *name ? 0 : -ENODEV;
+}
+
+/* Make a new one, whose memory has this node */
+static int new_device(const char *nid)
+{
+	const struct device *dev = cdm_device(0);
+	int ret = file_write(TARGET_NID, nid);
+
+	if (!ret)
+		ret = file_write(PCI_DRIVER "/unbind", dev->name);
+	if (!ret)
+		ret = file_write(PCI_DRIVER "/bind", dev->name);
+	return ret ?: find_device();
+}
+
+static int online(const char *caps)
+{
+	int ret = dax_write("cdm_caps", caps);
+
+	return ret ?: dax_write("state", "online");
+}
+
+/* Pages for somebody who says: on all nodes with memory */
+static char *pages_anywhere(void)
+{
+	char *addr = map_pages(NR);
+
+	if (!addr || bind_pages(addr, NR, MPOL_INTERLEAVE,
+				node_list("has_memory"), 0))
+		return NULL;
+	fill_pages(addr, NR, PAGE_SIZE, SEED);
+	return addr;
+}
+
+FIXTURE(dax)
+{
+	int nid;
+	int log;
+	char *before;
+	char text[256];
+};
+
+FIXTURE_SETUP(dax)
+{
+	const struct device *dev = cdm_device(0);
+
+	ASSERT_NE(NULL, dev);
+	ASSERT_LE(4 * BLOCK, dev->size);
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(0, load_module("dax_cdm", ""));
+	/* The driver takes nothing by itself, and kmem shall not */
+	ASSERT_EQ(0, setting(DAX_SYSFS "/drivers_autoprobe", "0"));
+	ASSERT_EQ(0, setting(MEMORY_SYSFS "/auto_online_blocks",
+			     "online_movable"));
+	ASSERT_EQ(0, load_module("dax_ivshmem", ""));
+	ASSERT_EQ(0, find_device());
+	ASSERT_STREQ("", driver());
+	self->nid = file_number(dax_file("target_node"));
+	ASSERT_LT(0, self->nid);
+	ASSERT_EQ(0, give_to("cdm"));
+	self->before = cdm_snapshot();
+	self->log = log_open();
+	ASSERT_LE(0, self->log);
+}
+
+FIXTURE_TEARDOWN_PARENT(dax)
+{
+	/* The test, which is another process, may have found a new one */
+	EXPECT_EQ(0, find_device());
+	EXPECT_EQ(0, leave_driver());
+	if (cdm_node() >= 0)
+		EXPECT_EQ(0, cdm_unplug(cdm_node()));
+	forget_name();
+	EXPECT_EQ(0, unload_module("dax_ivshmem"));
+	settings_restore();
+}
+
+#define expect_nothing_left()						\
+do {									\
+	char *after = cdm_snapshot();					\
+									\
+	EXPECT_TRUE(cdm_same_snapshot(self->before, after));		\
+	free(after);							\
+	EXPECT_STREQ("unplugged", dax_read("state"));			\
+} while (0)
+
+#define expect_gone(addr)						\
+do {									\
+	const char *pages = (addr);					\
+									\
+	EXPECT_EQ(-1, cdm_node());					\
+	EXPECT_EQ(0, node_list("has_coherent_memory"));			\
+	EXPECT_EQ(NR, pages_intact(pages, NR, PAGE_SIZE, SEED));	\
+	EXPECT_EQ(NR, pages_on(pages, NR, PAGE_SIZE, ram_node(0)) +	\
+		      pages_on(pages, NR, PAGE_SIZE, ram_node(1)));	\
+} while (0)
+
+#define expect_logged(...)						\
+do {									\
+	snprintf(self->text, sizeof(self->text), __VA_ARGS__);		\
+	EXPECT_TRUE(log_has(self->log, self->text)) {			\
+		TH_LOG("the log does not say \"%s\"", self->text);	\
+	}								\
+} while (0)
+
+/* The memory is a node with this mask; who names it is there, nobody else is */
+TEST_F_TIMEOUT(dax, node, CDM_TIMEOUT)
+{
+	unsigned long allocations;
+	char *addr, path[128];
+
+	EXPECT_STREQ("unplugged", dax_read("state"));
+	EXPECT_STREQ("auto", dax_read("cdm_nid"));
+	EXPECT_STREQ("", dax_read("cdm_caps"));
+	EXPECT_EQ(0, dax_write("cdm_caps", "thp,migrate"));
+	EXPECT_STREQ("migrate thp", dax_read("cdm_caps"));
+	ASSERT_EQ(0, dax_write("state", "online"));
+
+	EXPECT_STREQ("online", dax_read("state"));
+	EXPECT_EQ(self->nid, file_number(dax_file("cdm_nid")));
+	EXPECT_STREQ("migrate thp", dax_read("cdm_caps"));
+	EXPECT_EQ(self->nid, cdm_node());
+	EXPECT_EQ(NODE_BIT(self->nid), node_list("has_coherent_memory"));
+	EXPECT_EQ(0, node_list("has_memory") & NODE_BIT(self->nid));
+	EXPECT_EQ(cdm_device(0)->size / 1024, node_meminfo(self->nid, "MemTotal"));
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/cdm_caps", self->nid);
+	ASSERT_LT(0, file_read(path, self->text, sizeof(self->text)));
+	EXPECT_STREQ("migrate thp", self->text);
+	snprintf(path, sizeof(path), CDM_SYSFS "/node%d/device/state", self->nid);
+	ASSERT_LT(0, file_read(path, self->text, sizeof(self->text)));
+	EXPECT_STREQ("online", self->text);
+
+	allocations = node_allocations(self->nid);
+	addr = pages_anywhere();
+	ASSERT_NE(NULL, addr);
+	EXPECT_EQ(0, pages_on(addr, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(allocations, node_allocations(self->nid));
+	unmap_pages(addr, NR);
+	addr = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, addr);
+	EXPECT_EQ(NR, pages_on(addr, NR, PAGE_SIZE, self->nid));
+
+	EXPECT_EQ(0, dax_write("state", "unplugged"));
+	EXPECT_STREQ("auto", dax_read("cdm_nid"));
+	EXPECT_STREQ("migrate thp", dax_read("cdm_caps"));
+	expect_gone(addr);
+	expect_nothing_left();
+	/* It is what was asked for */
+	EXPECT_EQ(0, dax_write("state", "unplugged"));
+	/* With another mask, in another way of writing the same node */
+	EXPECT_EQ(0, dax_write("cdm_caps", "none"));
+	snprintf(self->text, sizeof(self->text), "%d", self->nid);
+	EXPECT_EQ(0, dax_write("cdm_nid", self->text));
+	EXPECT_STREQ(self->text, dax_read("cdm_nid"));
+	EXPECT_EQ(0, dax_write("state", "online"));
+	EXPECT_EQ(self->nid, cdm_node());
+	EXPECT_STREQ("none", dax_read("cdm_caps"));
+}
+
+/*
+ * Control: by kmem the same memory is for everybody. Then the way that an
+ * administrator goes whose device kmem has taken.
+ */
+TEST_F_TIMEOUT(dax, from_kmem, CDM_TIMEOUT)
+{
+	char *addr;
+
+	ASSERT_EQ(0, give_to("kmem"));
+	ASSERT_EQ(self->nid, cdm_node());
+	EXPECT_EQ(NODE_BIT(self->nid), node_list("has_memory") & NODE_BIT(self->nid));
+	EXPECT_EQ(0, node_list("has_coherent_memory"));
+	addr = pages_anywhere();
+	ASSERT_NE(NULL, addr);
+	EXPECT_LT(0, pages_on(addr, NR, PAGE_SIZE, self->nid));
+
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+	ASSERT_EQ(0, give_to("cdm"));
+	ASSERT_EQ(0, online("migrate"));
+	EXPECT_EQ(NODE_BIT(self->nid), node_list("has_coherent_memory"));
+	EXPECT_EQ(0, pages_on(addr, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
+}
+
+TEST_F_TIMEOUT(dax, refusals, CDM_TIMEOUT)
+{
+	EXPECT_EQ(-EINVAL, dax_write("cdm_caps", "migrate,banana"));
+	expect_logged("%s: cdm_caps: not the names", name);
+	EXPECT_EQ(-EINVAL, dax_write("cdm_caps", "\n"));
+	EXPECT_EQ(-EINVAL, dax_write("cdm_nid", "banana"));
+	expect_logged("%s: cdm_nid: neither", name);
+	EXPECT_EQ(-EINVAL, dax_write("cdm_nid", "-1"));
+	EXPECT_EQ(-EINVAL, dax_write("cdm_nid", "100000"));
+	EXPECT_EQ(-EINVAL, dax_write("state", "banana"));
+	EXPECT_EQ(-EINVAL, dax_write("state", "online_movable"));
+	EXPECT_STREQ("", dax_read("cdm_caps"));
+	EXPECT_STREQ("auto", dax_read("cdm_nid"));
+
+	/* There is no default */
+	EXPECT_EQ(-EINVAL, dax_write("state", "online"));
+	expect_logged("%s: not online: write to cdm_caps", name);
+	/* The rules are those of any registration */
+	EXPECT_EQ(0, dax_write("cdm_caps", "longterm_pin"));
+	EXPECT_EQ(-EINVAL, dax_write("state", "online"));
+	expect_logged("%s is not registered: longterm_pin needs gup", name);
+	EXPECT_EQ(0, dax_write("cdm_caps", "migrate"));
+	snprintf(self->text, sizeof(self->text), "%d", ram_node(0));
+	EXPECT_EQ(0, dax_write("cdm_nid", self->text));
+	EXPECT_EQ(-EINVAL, dax_write("state", "online"));
+	expect_logged("is not registered: node %d has CPUs", ram_node(0));
+	ASSERT_EQ(0, node_list("possible") & NODE_BIT(63));
+	EXPECT_EQ(0, dax_write("cdm_nid", "63"));
+	EXPECT_EQ(-EINVAL, dax_write("state", "online"));
+	expect_logged("is not registered: node 63 is not possible");
+	expect_nothing_left();
+
+	/* Control: nothing is in the way of a good one */
+	EXPECT_EQ(0, dax_write("cdm_nid", "auto"));
+	ASSERT_EQ(0, dax_write("state", "online"));
+	EXPECT_EQ(self->nid, cdm_node());
+
+	EXPECT_EQ(-EBUSY, dax_write("state", "online"));
+	EXPECT_EQ(-EBUSY, dax_write("cdm_caps", "ksm"));
+	EXPECT_EQ(-EBUSY, dax_write("cdm_nid", "auto"));
+	EXPECT_STREQ("migrate", dax_read("cdm_caps"));
+	EXPECT_STREQ("online", dax_read("state"));
+	EXPECT_GT(0, unload_module("dax_cdm"));
+	EXPECT_EQ(self->nid, cdm_node());
+	EXPECT_EQ(0, dax_write("state", "unplugged"));
+	EXPECT_EQ(0, dax_write("cdm_caps", "ksm"));
+}
+
+/* Unbinding is leaving, and the device is as any: others can have it */
+TEST_F_TIMEOUT(dax, unbind, CDM_TIMEOUT)
+{
+	char *addr, *mapped;
+	char path[64];
+	size_t i;
+	int fd;
+
+	ASSERT_EQ(0, online("migrate"));
+	addr = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, addr);
+	EXPECT_EQ(0, leave_driver());
+	expect_gone(addr);
+	EXPECT_NE(0, access(dax_file("state"), F_OK));
+	EXPECT_NE(0, access(dax_file("cdm_caps"), F_OK));
+
+	ASSERT_EQ(0, give_to("device_dax"));
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	fd = open(path, O_RDWR);
+	ASSERT_LE(0, fd);
+	mapped = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, mapped);
+	/* Nothing of what was there, and it is memory */
+	for (i = 0; i < HUGE && !mapped[i]; i++)
+		;
+	EXPECT_EQ(HUGE, i);
+	fill_pages(mapped, HUGE_NR, PAGE_SIZE, SEED);
+	EXPECT_EQ(HUGE_NR, pages_intact(mapped, HUGE_NR, PAGE_SIZE, SEED));
+	munmap(mapped, HUGE);
+	close(fd);
+
+	ASSERT_EQ(0, give_to("cdm"));
+	/* It is a new binding */
+	EXPECT_STREQ("", dax_read("cdm_caps"));
+	EXPECT_STREQ("unplugged", dax_read("state"));
+	ASSERT_EQ(0, online("none"));
+	EXPECT_EQ(self->nid, cdm_node());
+}
+
+/* The administrator unplugs the node where nodes are: the device says so */
+TEST_F_TIMEOUT(dax, unplugged_elsewhere, CDM_TIMEOUT)
+{
+	ASSERT_EQ(0, online("migrate"));
+	ASSERT_EQ(0, cdm_unplug(self->nid));
+	EXPECT_STREQ("unplugged", dax_read("state"));
+	EXPECT_EQ(0, dax_write("state", "unplugged"));
+	EXPECT_EQ(0, dax_write("cdm_caps", "ksm"));
+	EXPECT_EQ(0, dax_write("state", "online"));
+	EXPECT_STREQ("online", dax_read("state"));
+	EXPECT_EQ(self->nid, cdm_node());
+	ASSERT_EQ(0, cdm_unplug(self->nid));
+	EXPECT_EQ(0, leave_driver());
+	EXPECT_EQ(-1, cdm_node());
+}
+
+/* Who is held stays, is nobody else's, and is the driver's again when that is back */
+TEST_F_TIMEOUT(dax, orphan, CDM_TIMEOUT)
+{
+	struct iovec iov = { .iov_len = PAGE_SIZE };
+	int pipes[2];
+
+	ASSERT_EQ(0, online("gup,migrate"));
+	iov.iov_base = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, iov.iov_base);
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ(PAGE_SIZE, vmsplice(pipes[1], &iov, 1, 0));
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "2000"));
+
+	EXPECT_EQ(-EBUSY, dax_write("state", "unplugged"));
+	EXPECT_STREQ("online", dax_read("state"));
+	EXPECT_EQ(0, leave_driver());
+	ASSERT_EQ(self->nid, cdm_node());
+	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("orphaned", self->text);
+	EXPECT_EQ(-ENODEV, give_to("device_dax"));
+	expect_logged("not given to device_dax");
+
+	ASSERT_EQ(0, give_to("cdm"));
+	EXPECT_STREQ("online", dax_read("state"));
+	EXPECT_STREQ("migrate gup", dax_read("cdm_caps"));
+	EXPECT_EQ(self->nid, file_number(dax_file("cdm_nid")));
+	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("online", self->text);
+	EXPECT_EQ(-EBUSY, dax_write("state", "unplugged"));
+
+	close(pipes[0]);
+	close(pipes[1]);
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "60000"));
+	EXPECT_EQ(0, dax_write("state", "unplugged"));
+	expect_gone(iov.iov_base);
+	/* Control: nothing is in the way of another driver any more */
+	EXPECT_EQ(0, give_to("device_dax"));
+}
+
+static int resize(unsigned long size)
+{
+	char text[32];
+	int ret = leave_driver();
+
+	snprintf(text, sizeof(text), "%lu", size);
+	return ret ?: dax_write("size", text);
+}
+
+static int add_mapping(unsigned long from, unsigned long size)
+{
+	const struct device *dev = cdm_device(0);
+	char text[64];
+
+	snprintf(text, sizeof(text), "%lx-%lx", dev->start + from,
+		 dev->start + from + size - 1);
+	return dax_write("mapping", text);
+}
+
+/* What is no whole block is lost, and the log says how much */
+TEST_F_TIMEOUT(dax, trimmed, CDM_TIMEOUT)
+{
+	ASSERT_EQ(0, resize(2 * BLOCK + HUGE));
+	ASSERT_EQ(0, give_to("cdm"));
+	ASSERT_EQ(0, online("migrate"));
+	expect_logged("%s: 2 MiB of 258 MiB are not whole", name);
+	EXPECT_EQ(2 * BLOCK / 1024, node_meminfo(self->nid, "MemTotal"));
+	EXPECT_NE(NULL, filled_pages_on(NR, self->nid, SEED));
+
+	ASSERT_EQ(0, resize(0));
+	ASSERT_EQ(0, add_mapping(HUGE, 2 * BLOCK));
+	ASSERT_EQ(0, give_to("cdm"));
+	ASSERT_EQ(0, online("migrate"));
+	expect_logged("%s: 128 MiB of 256 MiB are not whole", name);
+	EXPECT_EQ(BLOCK / 1024, node_meminfo(self->nid, "MemTotal"));
+
+	ASSERT_EQ(0, resize(0));
+	ASSERT_EQ(0, add_mapping(HUGE, BLOCK));
+	ASSERT_EQ(0, give_to("cdm"));
+	EXPECT_EQ(-EINVAL, online("migrate"));
+	expect_logged("%s: not online: no whole memory block of 128 MiB in its 128 MiB", name);
+	EXPECT_EQ(-1, cdm_node());
+}
+
+/* Ranges side by side are one; a node of several is refused */
+TEST_F_TIMEOUT(dax, ranges, CDM_TIMEOUT)
+{
+	ASSERT_EQ(0, resize(0));
+	ASSERT_EQ(0, add_mapping(2 * BLOCK, BLOCK));
+	ASSERT_EQ(0, add_mapping(0, BLOCK));
+	ASSERT_EQ(0, give_to("cdm"));
+	EXPECT_EQ(-EOPNOTSUPP, online("migrate"));
+	expect_logged("%s: not online: its memory is 2 ranges apart", name);
+	EXPECT_EQ(-1, cdm_node());
+
+	/* What is between them, while the driver has it */
+	ASSERT_EQ(0, add_mapping(BLOCK, BLOCK));
+	EXPECT_EQ(0, online("migrate"));
+	EXPECT_EQ(3 * BLOCK / 1024, node_meminfo(self->nid, "MemTotal"));
+}
+
+/* The node that the firmware has for the memory cannot be it */
+TEST_F_TIMEOUT(dax, other_node, CDM_TIMEOUT)
+{
+	snprintf(self->text, sizeof(self->text), "%d", ram_node(0));
+	ASSERT_EQ(0, new_device(self->text));
+	EXPECT_EQ(ram_node(0), file_number(dax_file("target_node")));
+	ASSERT_EQ(0, give_to("cdm"));
+	ASSERT_EQ(0, online("migrate"));
+	EXPECT_EQ(self->nid, cdm_node());
+	expect_logged("%s: node %d has CPUs: node %d instead", name, ram_node(0),
+		      self->nid);
+
+	ASSERT_EQ(0, new_device("-1"));
+	EXPECT_NE(0, access(dax_file("target_node"), F_OK));
+	ASSERT_EQ(0, give_to("cdm"));
+	ASSERT_EQ(0, online("migrate"));
+	EXPECT_EQ(self->nid, cdm_node());
+	expect_logged("%s: it has no target node", name);
+	snprintf(self->text, sizeof(self->text), "%d", self->nid);
+	EXPECT_EQ(0, new_device(self->text));
+}
+
+/* The dax device goes, as that of a region of CXL that is destroyed */
+TEST_F_TIMEOUT(dax, device_goes, CDM_TIMEOUT)
+{
+	char *addr;
+
+	ASSERT_EQ(0, online("migrate"));
+	addr = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, addr);
+	ASSERT_EQ(0, file_write(PCI_DRIVER "/unbind", cdm_device(0)->name));
+	expect_gone(addr);
+	EXPECT_EQ(-ENODEV, find_device());
+
+	ASSERT_EQ(0, file_write(PCI_DRIVER "/bind", cdm_device(0)->name));
+	ASSERT_EQ(0, find_device());
+	ASSERT_EQ(0, give_to("cdm"));
+	EXPECT_EQ(0, online("migrate"));
+	EXPECT_EQ(self->nid, cdm_node());
+}
+
+TEST_HARNESS_MAIN
