@@ -636,6 +636,51 @@ TEST_F_TIMEOUT(full, strict_binding, CDM_TIMEOUT)
 	EXPECT_EQ(0, waitpid(self->filler, NULL, WNOHANG));
 }
 
+/* Write to a page as one who may use reserves */
+static int touch_by_reserves(void *addr)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%#lx", (unsigned long)addr);
+	return file_write("/sys/kernel/debug/cdm_test/touch", text);
+}
+
+/*
+ * Who may use reserves does so without the memory policy, which then means
+ * nothing for devices either: not a page of their reserves.
+ */
+TEST_F_TIMEOUT(full, reserves, CDM_TIMEOUT)
+{
+	struct fill *fill = shared_page();
+	char *addr;
+	size_t i;
+
+	ASSERT_NE(NULL, fill);
+	ASSERT_EQ(0, load_module("cdm_test", ""));
+
+	/* Positive control: what needs no reserves is the policy's */
+	addr = map_pages_on(NR, self->nid);
+	ASSERT_NE(NULL, addr);
+	for (i = 0; i < NR; i++)
+		ASSERT_EQ(0, touch_by_reserves(addr + i * PAGE_SIZE));
+	EXPECT_EQ(NR, pages_on(addr, NR, PAGE_SIZE, self->nid));
+
+	fill->nid = self->nid;
+	self->filler = spawn(fill_node, fill);
+	ASSERT_LT(0, self->filler);
+	while (!fill->ready) {
+		ASSERT_EQ(0, waitpid(self->filler, NULL, WNOHANG));
+		usleep(50000);
+	}
+	addr = map_pages_on(NR, self->nid);
+	ASSERT_NE(NULL, addr);
+	for (i = 0; i < NR; i++)
+		ASSERT_EQ(0, touch_by_reserves(addr + i * PAGE_SIZE));
+	/* Some may have come back from the lists of other CPUs */
+	EXPECT_GE(NR / 2, pages_on(addr, NR, PAGE_SIZE, self->nid));
+	EXPECT_EQ(0, unload_module("cdm_test"));
+}
+
 /* A policy whose node has gone is the default policy, and means it again later */
 TEST_F_TIMEOUT(full, node_gone, CDM_TIMEOUT)
 {

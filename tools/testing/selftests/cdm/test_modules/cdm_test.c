@@ -10,6 +10,7 @@
  *	cdm_test/cpu_node	cpu nid
  *	cdm_test/plant		nid kind
  *	cdm_test/keep		pfn lock|writeback
+ *	cdm_test/touch		address
  *	cdm_test/lost		nid
  *	cdm_test/freeze		nid
  *	cdm_test/thaw		nid
@@ -29,6 +30,9 @@
  * keep locks a page that somebody uses, or makes it look like one that is being
  * written out, and has a reference to it; with "0 none" that has come to an end.
  *
+ * touch writes to the caller's address space as one who may use reserves does,
+ * and so may do without a memory policy.
+ *
  * switch_off makes the memory of a device disappear: reads give ones. tear_out
  * does that and removes the device as hot-plug does if it was pulled out. steal
  * says that there is another driver, cdm_thief, who can have it ("none": no).
@@ -47,6 +51,7 @@
 #include <linux/numa.h>
 #include <linux/pagemap.h>
 #include <linux/pci.h>
+#include <linux/sched/mm.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -275,6 +280,20 @@ static int do_keep(const char *args)
 	return 0;
 }
 
+static int do_touch(const char *args)
+{
+	unsigned int flags;
+	unsigned long addr;
+	int ret;
+
+	if (kstrtoul(args, 0, &addr))
+		return -EBADMSG;
+	flags = memalloc_noreclaim_save();
+	ret = put_user(1, (char __user *)addr);
+	memalloc_noreclaim_restore(flags);
+	return ret;
+}
+
 static int do_lost(const char *args)
 {
 	int nid, ret;
@@ -456,6 +475,7 @@ CDM_TEST_FILE(add_memory);
 CDM_TEST_FILE(cpu_node);
 CDM_TEST_FILE(plant);
 CDM_TEST_FILE(keep);
+CDM_TEST_FILE(touch);
 CDM_TEST_FILE(lost);
 CDM_TEST_FILE(freeze);
 CDM_TEST_FILE(thaw);
@@ -474,6 +494,7 @@ static int __init cdm_test_init(void)
 	debugfs_create_file("cpu_node", 0200, dir, NULL, &cpu_node_fops);
 	debugfs_create_file("plant", 0200, dir, NULL, &plant_fops);
 	debugfs_create_file("keep", 0200, dir, NULL, &keep_fops);
+	debugfs_create_file("touch", 0200, dir, NULL, &touch_fops);
 	debugfs_create_file("lost", 0200, dir, NULL, &lost_fops);
 	debugfs_create_file("freeze", 0200, dir, NULL, &freeze_fops);
 	debugfs_create_file("thaw", 0200, dir, NULL, &thaw_fops);
