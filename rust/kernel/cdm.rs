@@ -56,7 +56,8 @@ use crate::{
 };
 use core::marker::PhantomData;
 
-/// Counts the changes of what a driver has to write, for drivers that are built for several kernels.
+/// Counts the changes of what a driver has to write, for drivers that are built for several
+/// kernels.
 pub const INTERFACE: u32 = bindings::CDM_INTERFACE;
 
 mod caps;

@@ -5,7 +5,8 @@
 //! The memory is BAR 2, as that of QEMU's ivshmem device:
 //!
 //! ```sh
-//! echo 1af4 1110 > /sys/bus/pci/drivers/cdm_sample_rust/new_id
+//! echo cdm_sample_rust > /sys/bus/pci/devices/$DEVICE/driver_override
+//! echo $DEVICE > /sys/bus/pci/drivers/cdm_sample_rust/bind
 //! ```
 //!
 //! A BAR of a plain PCI Express device is not cache-coherent with the CPUs, and must not be handed

@@ -9,7 +9,6 @@
 DRIVERS=/sys/bus/pci/drivers
 NODES=/sys/devices/system/node
 CDM=/sys/kernel/mm/cdm
-ID="1af4 1110"
 
 cd "$(dirname "$0")" || exit 1
 out=$(mktemp)
@@ -43,9 +42,13 @@ load() {
 	fi
 }
 
-# The device gets a driver, as this is the only one that wants it.
+# The drivers have no id of a device.
 take() {
-	echo "$ID" >"$DRIVERS/$1/new_id" && [ -e "$DRIVERS/$1/$device" ]
+	echo "$1" >"$override" && bind "$1" && [ -e "$DRIVERS/$1/$device" ]
+}
+
+bind() {
+	echo "$device" >"$DRIVERS/$1/bind"
 }
 
 has_node() {
@@ -78,6 +81,7 @@ for path in /sys/bus/pci/devices/*; do
 		break
 	fi
 done
+override=/sys/bus/pci/devices/$device/driver_override
 [ ! -e "$DRIVERS/cdm_ivshmem/$device" ] || unbind cdm_ivshmem
 
 echo "TAP version 13"
@@ -93,7 +97,7 @@ for driver in cdm_sample_c cdm_sample_rust; do
 		ok "$driver: no node after it" has_none
 		ok "$driver: nor another reset" no say_lost
 		ok "$driver: without a node it lets go of the device" unbind $driver
-		ok "$driver: bound again" eval "echo $device >$DRIVERS/$driver/bind"
+		ok "$driver: bound again" bind $driver
 		ok "$driver: there is a node again" has_node
 		ok "$driver: programs get pages there again" pages 64
 	fi
@@ -101,6 +105,8 @@ for driver in cdm_sample_c cdm_sample_rust; do
 	ok "$driver: no node is left" has_none
 	ok "$driver: unloads" rmmod $driver
 done
+
+echo >"$override"
 
 echo "1..$count"
 [ $failures = 0 ]
