@@ -94,6 +94,9 @@ unsafe fn data<'bound, D: DriverLayout>(
     unsafe { dev.drvdata_borrow::<D::DriverData<'bound>>() }
 }
 
+/// # Safety
+///
+/// Only for sysfs to call, for a device whose driver is `D` and has this attribute.
 unsafe extern "C" fn show<D: DriverLayout, A: Attribute<D>>(
     dev: *mut bindings::device,
     _attr: *mut bindings::device_attribute,
@@ -111,6 +114,9 @@ unsafe extern "C" fn show<D: DriverLayout, A: Attribute<D>>(
     }
 }
 
+/// # Safety
+///
+/// As [`show`].
 unsafe extern "C" fn store<D: DriverLayout, A: Attribute<D>>(
     dev: *mut bindings::device,
     _attr: *mut bindings::device_attribute,
