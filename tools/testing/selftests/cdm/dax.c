@@ -167,6 +167,9 @@ FIXTURE_SETUP(dax)
 
 	ASSERT_NE(NULL, dev);
 	ASSERT_LE(4 * BLOCK, dev->size);
+	/* A node that the firmware knows is online from the boot on, until it leaves */
+	if (node_list("online") & ~node_list("has_memory"))
+		ASSERT_LE(0, cdm_node_up("none"));
 	ASSERT_EQ(0, cdm_node_down());
 	ASSERT_EQ(0, load_module("dax_cdm", ""));
 	/* The driver takes nothing by itself, and kmem shall not */
