@@ -11,28 +11,8 @@ NODES=/sys/devices/system/node
 CDM=/sys/kernel/mm/cdm
 
 cd "$(dirname "$0")" || exit 1
-out=$(mktemp)
+. ./tap.sh
 trap 'rm -f "$out"' EXIT
-count=0 failures=0
-
-# ok NAME COMMAND...: one result
-ok() {
-	local name=$1
-	shift
-	count=$((count + 1))
-	if "$@" >"$out" 2>&1; then
-		echo "ok $count $name"
-	else
-		echo "# $*"
-		sed 's/^/# /' "$out"
-		echo "not ok $count $name"
-		failures=$((failures + 1))
-	fi
-}
-
-no() {
-	! "$@"
-}
 
 load() {
 	if [ -e "oot/$1.ko" ]; then
@@ -108,5 +88,4 @@ done
 
 echo >"$override"
 
-echo "1..$count"
-[ $failures = 0 ]
+finish

@@ -11,27 +11,7 @@ NODES=/sys/devices/system/node
 WORK=/run/cdm-tools
 
 cd "$(dirname "$0")" || exit 1
-out=$(mktemp)
-count=0 failures=0
-
-# ok NAME COMMAND...: one result
-ok() {
-	local name=$1
-	shift
-	count=$((count + 1))
-	if "$@" >"$out" 2>&1; then
-		echo "ok $count $name"
-	else
-		echo "# $*"
-		sed 's/^/# /' "$out"
-		echo "not ok $count $name"
-		failures=$((failures + 1))
-	fi
-}
-
-no() {
-	! "$@"
-}
+. ./tap.sh
 
 # says PATTERN COMMAND...: whatever its status
 says() {
@@ -138,5 +118,4 @@ ok "hwloc-bind --disallowed" pages 64 hwloc-bind --disallowed --membind "numanod
 ok "tar and a compiler, bound to it" tar_and_compile
 ok "its files and tables are in RAM" nothing_but_anon
 
-echo "1..$count"
-[ $failures = 0 ]
+finish
