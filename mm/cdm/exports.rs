@@ -207,6 +207,21 @@ unsafe extern "C" fn cdm_core_retry() -> bool {
     registry::retry::<ThisMachine>()
 }
 
+/// May the machine sleep? `-EBUSY` if there is something on a node, which the log then says.
+///
+/// Context: may sleep.
+///
+/// # Safety
+///
+/// None.
+#[export]
+unsafe extern "C" fn cdm_core_may_sleep() -> c_int {
+    from_result(|| {
+        registry::may_sleep::<ThisMachine>()?;
+        Ok(0)
+    })
+}
+
 /// Takes a node away for the administrator who wrote `unplugged` to its `state`.
 ///
 /// # Safety

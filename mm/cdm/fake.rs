@@ -117,6 +117,8 @@ pub(crate) struct State {
     pub(crate) is_write_back: bool,
     /// Can the memory of devices be read?
     pub(crate) answers: bool,
+    /// So many pages are in use.
+    pub(crate) in_use: usize,
     /// So many pages are taken from their users, and so many are held, when a node is lost.
     pub(crate) lost: (usize, usize),
     /// Of the node that was touched last.
@@ -148,6 +150,7 @@ impl State {
             is_ready: true,
             is_write_back: true,
             answers: true,
+            in_use: 0,
             lost: (0, 0),
             is_nameable: false,
             state: c"",
@@ -400,7 +403,9 @@ impl parts::Region<Fake> for Region {
     }
 
     fn users(&self) -> Users {
-        Users::default()
+        let mut users = Users::default();
+        users.raw.anon = STATE.lock().in_use;
+        users
     }
 }
 

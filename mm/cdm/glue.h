@@ -196,5 +196,6 @@ void cdm_core_device_gone(struct device *dev);
 bool cdm_core_retry(void);
 void cdm_core_poisoned(int nid, struct cdm_bad_pages *pages, unsigned long first,
 		       unsigned long nr);
+int cdm_core_may_sleep(void);
 
 #endif /* _MM_CDM_GLUE_H */

@@ -49,6 +49,8 @@ pub(crate) enum By {
     Loss,
     /// The core, which looks after what was lost.
     Core,
+    /// The core, which only looks at it: the machine wants to sleep.
+    Sleep,
 }
 
 /// What is left to do for a request to leave.
@@ -137,6 +139,8 @@ impl Lifecycle {
         }
         match self.phase {
             Phase::Live if by == By::Core => Err(ENODEV),
+            // There is nothing on it to be kept.
+            Phase::Lost if by == By::Sleep => Err(ENODEV),
             Phase::Live | Phase::Lost => {
                 self.phase = Phase::Leaving;
                 Ok(Leave::Begun)
@@ -298,6 +302,25 @@ mod tests {
         life.lost();
         assert_eq!(life.begin_leave(By::Admin), Ok(Leave::Begun));
         assert_eq!(life.gone(By::Admin), Fate::Forget);
+    }
+
+    #[test]
+    fn a_node_is_looked_at() {
+        for mut life in [live(), orphan()] {
+            let before = life;
+            assert_eq!(life.begin_leave(By::Sleep), Ok(Leave::Begun));
+            assert_eq!(life.begin_leave(By::Admin), Err(EBUSY));
+            life.stayed();
+            assert_eq!(life, before);
+        }
+
+        let mut life = live();
+        assert_eq!(life.begin_leave(By::Driver), Ok(Leave::Begun));
+        assert_eq!(life.begin_leave(By::Sleep), Err(EBUSY));
+        life.lost();
+        assert_eq!(life.begin_leave(By::Sleep), Err(ENODEV));
+        assert_eq!(life.begin_leave(By::Core), Ok(Leave::Begun));
+        assert_eq!(life.gone(By::Core), Fate::Forget);
     }
 
     #[test]

@@ -72,10 +72,17 @@ pub(crate) struct Users {
     pub(crate) bad: usize,
 }
 
+impl Users {
+    /// How many pages are in use.
+    pub(crate) fn pages(&self) -> usize {
+        self.raw.anon + self.raw.file + self.raw.hugetlb + self.raw.other
+    }
+}
+
 impl fmt::Display for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let users = &self.raw;
-        let pages = users.anon + users.file + users.hugetlb + users.other;
+        let pages = self.pages();
         write!(
             f,
             "{pages} pages in use: {} anonymous, {} file, {} hugetlb, {} other; ",
@@ -130,7 +137,7 @@ impl fmt::Display for Asker {
             By::Driver | By::Loss if self.raw.hotplug => "hot-plug, ",
             By::Driver | By::Loss => "its driver, ",
             By::Device => "the bus, ",
-            By::Core => "the kernel, ",
+            By::Core | By::Sleep => "the kernel, ",
             By::Admin => "",
         })?;
         write!(f, "pid {} (", self.raw.pid)?;

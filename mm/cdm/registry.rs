@@ -650,7 +650,8 @@ fn begin_leave<M: Machine>(
         }
         Leave::Begun => {
             // The core looks now and then, and mostly in vain.
-            if let Some(node) = entry.node.as_ref().filter(|_| by != By::Core) {
+            let is_told = !matches!(by, By::Core | By::Sleep);
+            if let Some(node) = entry.node.as_ref().filter(|_| is_told) {
                 node.show(entry.life.name());
             }
             Ok(entry.node.take())
@@ -702,7 +703,7 @@ fn report_lost(nid: Nid, by: By, memory: &trace::Memory, lost: &Lost) {
     let cause = match by {
         By::Device => "its device has gone",
         By::Loss => "its content is lost",
-        By::Driver | By::Admin | By::Core => "its device does not answer",
+        By::Driver | By::Admin | By::Core | By::Sleep => "its device does not answer",
     };
 
     if lost.is_nothing() {
@@ -879,6 +880,44 @@ pub(crate) fn retry<M: Machine>() -> bool {
         }
     }
     is_left
+}
+
+/// May the machine sleep? Not while there is something on a node.
+pub(crate) fn may_sleep<M: Machine>() -> Result {
+    for nid in Nid::all() {
+        match begin_leave::<M>(nid, By::Sleep, core::ptr::null()) {
+            Ok(Some(node)) => may_sleep_with(nid, node)?,
+            // Sooner or later it is one or the other.
+            Err(EBUSY) => {
+                pr_warn!("node{}: comes or goes: the machine cannot sleep\n", nid);
+                return Err(EBUSY);
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks at a node, which has been taken out, and puts it back.
+fn may_sleep_with<M: Machine>(nid: Nid, node: Node<M>) -> Result {
+    let users = node.users();
+
+    let mut registry = M::nodes();
+    // Nobody removes an entry whose node is leaving.
+    let entry = registry.find(nid).ok_or(ENODEV)?;
+    if entry.life.is_doomed() {
+        drop(registry);
+        return try_leave(nid, node, By::Device, Handle::Keep);
+    }
+    entry.life.stayed();
+    entry.node = Some(node);
+    drop(registry);
+
+    if users.pages() > 0 {
+        pr_warn!("node{}: the machine cannot sleep: {}\n", nid, users);
+        return Err(EBUSY);
+    }
+    Ok(())
 }
 
 /// Takes a node away, whatever becomes of it. While somebody else is at it this waits for him, and

@@ -831,4 +831,48 @@ mod nodes {
         assert_eq!(registry::set_frozen::<Fake>(nid, true), Err(ENODEV));
         Ok(())
     }
+
+    #[test]
+    fn a_machine_sleeps_if_nodes_are_empty() -> Result {
+        fake::reset();
+        assert_eq!(registry::may_sleep::<Fake>(), Ok(()));
+        let nid = register()?;
+        assert_eq!(registry::may_sleep::<Fake>(), Ok(()));
+        assert!(is_as_before());
+
+        fake::state().in_use = 1;
+        assert_eq!(registry::may_sleep::<Fake>(), Err(EBUSY));
+        assert!(is_as_before());
+        assert_eq!(unregister(nid), Ok(()));
+        assert_eq!(registry::may_sleep::<Fake>(), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn an_orphan_keeps_a_machine_awake() -> Result {
+        let nid = orphan()?;
+        fake::state().in_use = 1;
+        assert_eq!(registry::may_sleep::<Fake>(), Err(EBUSY));
+        assert_eq!(shown(), c"orphaned");
+        assert!(!is_nameable());
+        fake::state().in_use = 0;
+        assert_eq!(registry::may_sleep::<Fake>(), Ok(()));
+        assert_eq!(unplug(nid), Ok(()));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_lost_lets_a_machine_sleep() -> Result {
+        fake::reset();
+        let nid = register()?;
+        fake::refuse(&[Lose]);
+        fake::state().in_use = 1;
+        registry::lost::<Fake>(nid);
+        assert_eq!(shown(), c"lost");
+        assert_eq!(registry::may_sleep::<Fake>(), Ok(()));
+        assert_eq!(shown(), c"lost");
+        fake::refuse(&[]);
+        assert!(!registry::retry::<Fake>());
+        Ok(())
+    }
 }
