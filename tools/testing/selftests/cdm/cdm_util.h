@@ -150,6 +150,7 @@ bool cdm_node_exists(int nid);
 bool cdm_node_is_lost(int nid);
 int cdm_unplug(int nid);
 int cdm_call(const char *call, const char *fmt, ...);
+int cdm_forget_bad_pages(void);
 long raw_used(int index, size_t offset, size_t nr);
 int load_module(const char *name, const char *params);
 int unload_module(const char *name);

@@ -925,6 +925,8 @@ TEST_F_TIMEOUT(ways, each, CDM_TIMEOUT)
 			       way->caller ?: "anybody");
 		}
 	}
+	if (variant->allowed)
+		EXPECT_EQ(0, cdm_forget_bad_pages());
 }
 
 static int victim(void *arg)

@@ -309,8 +309,11 @@ TEST_F_TIMEOUT(gone, dead_is_not_broken, CDM_TIMEOUT)
 	unsigned long start = dev->start;
 	unsigned long pfn = (start + dev->size / 2) / PAGE_SIZE;
 
-	/* Control: one that breaks while the device is there */
+	/* Control: one that broke while the device was there, and is remembered */
 	ASSERT_EQ(0, pfn_call(HWPOISON "/corrupt-pfn", pfn));
+	ASSERT_EQ(0, cdm_unbind());
+	ASSERT_EQ(0, cdm_bind(HOLD_CAPS));
+	ASSERT_EQ(self->nid, cdm_node());
 	EXPECT_EQ(0, file_write(CALLS "/switch_off", self->name));
 	ASSERT_EQ(0, pfn_call(HWPOISON "/corrupt-pfn", pfn + 1));
 	EXPECT_TRUE(page_flags_of(pfn + 1) & KPF_HWPOISON);

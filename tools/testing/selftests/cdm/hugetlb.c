@@ -873,6 +873,7 @@ TEST_F_TIMEOUT(hugetlb_page, soft_offline, CDM_TIMEOUT)
 	EXPECT_EQ(0, cdm_unbind());
 	EXPECT_EQ(-1, cdm_node());
 	EXPECT_EQ(HUGE_NR, pages_intact(self->addr, HUGE_NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(0, cdm_forget_bad_pages());
 }
 
 static int break_own(void *arg)
@@ -902,6 +903,7 @@ TEST_F_TIMEOUT(hugetlb_page, broken, CDM_TIMEOUT)
 	EXPECT_EQ(0, ordinary("HugePages_Rsvd"));
 	EXPECT_EQ(self->nid, cdm_node_up(variant->caps));
 	EXPECT_EQ(0, pool_size(self->nid));
+	EXPECT_EQ(0, cdm_forget_bad_pages());
 }
 
 TEST_HARNESS_MAIN

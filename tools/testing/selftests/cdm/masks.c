@@ -552,6 +552,7 @@ FIXTURE_TEARDOWN_PARENT(masks)
 	damon_stop();
 	ksm_stop();
 	unlink(SCRATCH);
+	EXPECT_EQ(0, cdm_forget_bad_pages());
 }
 
 /* Control: all that can be tried does happen on a node like any other. */

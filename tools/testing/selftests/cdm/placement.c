@@ -574,7 +574,7 @@ TEST_F_TIMEOUT(full, strict_binding, CDM_TIMEOUT)
 	struct fill *fill = shared_page();
 	size_t device = cdm_device(0)->size / PAGE_SIZE;
 	long long killed = vm_event("oom_kill");
-	int pipes[2], log = log_open();
+	int i, pipes[2], log = log_open();
 	unsigned long both;
 	char text[64];
 	char *addr;
@@ -602,16 +602,21 @@ TEST_F_TIMEOUT(full, strict_binding, CDM_TIMEOUT)
 	EXPECT_EQ(-SIGBUS, reap(spawn(some_more, &self->nid)));
 
 	/* From kernel mode: no signal, no endless loop */
-	addr = map_pages_on(256, self->nid);
+	addr = map_pages_on(SOME_MORE, self->nid);
 	ASSERT_NE(NULL, addr);
-	EXPECT_EQ(-1, madvise(addr, 256 * PAGE_SIZE, MADV_POPULATE_WRITE));
+	EXPECT_EQ(-1, madvise(addr, SOME_MORE * PAGE_SIZE, MADV_POPULATE_WRITE));
 	EXPECT_EQ(ENOMEM, errno);
-	EXPECT_EQ(-1, mlock(addr, 256 * PAGE_SIZE));
+	EXPECT_EQ(-1, mlock(addr, SOME_MORE * PAGE_SIZE));
 	EXPECT_TRUE(errno == ENOMEM || errno == EAGAIN);
-	munlock(addr, 256 * PAGE_SIZE);
+	munlock(addr, SOME_MORE * PAGE_SIZE);
 	ASSERT_EQ(0, pipe(pipes));
-	ASSERT_EQ(5, write(pipes[1], "hello", 5));
-	EXPECT_EQ(-1, read(pipes[0], addr + 200 * PAGE_SIZE, 5));
+	/* There may be a page on its way back here, too. */
+	for (i = 0; i < SOME_MORE; i++) {
+		ASSERT_EQ(5, write(pipes[1], "hello", 5));
+		if (read(pipes[0], addr + i * PAGE_SIZE, 5) != 5)
+			break;
+	}
+	EXPECT_GT(SOME_MORE, i);
 	EXPECT_EQ(EFAULT, errno);
 	/* Who only prefers the node, or names RAM as well, gets RAM */
 	addr = map_pages(NR);

@@ -55,14 +55,6 @@ static int node_down(int nid)
 	return cdm_call("unregister", "%d", nid);
 }
 
-/* A driver that says of no page that it is broken, and that this is all */
-static int forget_bad_pages(void)
-{
-	int nid = node_up(2, FLAGS | ALL_BAD_PAGES, "");
-
-	return nid < 0 ? nid : node_down(nid);
-}
-
 FIXTURE_SETUP(poison)
 {
 	self->pipes[0] = -1;
@@ -70,11 +62,10 @@ FIXTURE_SETUP(poison)
 	ASSERT_NE(NULL, cdm_device(0));
 	ASSERT_LE(2 * BLOCK, cdm_device(0)->size);
 	self->first = cdm_device(0)->start / PAGE_SIZE;
-	ASSERT_EQ(0, cdm_node_down());
+	/* Nor is what others broke for these */
+	ASSERT_EQ(0, cdm_forget_bad_pages());
 	ASSERT_EQ(0, load_module("cdm_test", ""));
 	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "60000"));
-	/* Nor is what others broke for these */
-	ASSERT_EQ(0, forget_bad_pages());
 	self->corrupted = proc_meminfo("HardwareCorrupted");
 	ASSERT_LE(0, self->corrupted);
 }
@@ -87,8 +78,8 @@ FIXTURE_TEARDOWN_PARENT(poison)
 	settings_restore();
 	if (nid >= 0 && node_down(nid))
 		cdm_unplug(nid);
-	EXPECT_EQ(0, forget_bad_pages());
 	EXPECT_EQ(0, unload_module("cdm_test"));
+	EXPECT_EQ(0, cdm_forget_bad_pages());
 }
 
 static long long nr_bad(int nid)

@@ -111,6 +111,7 @@ TEST_F_TIMEOUT(soft_offline, page, CDM_TIMEOUT)
 	EXPECT_EQ(0, cdm_unbind());
 	EXPECT_EQ(-1, cdm_node());
 	EXPECT_EQ(NR, pages_intact(pages, NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(0, cdm_forget_bad_pages());
 }
 
 /* Control: the same on an ordinary node, while there is a device */
@@ -203,6 +204,7 @@ TEST_F_TIMEOUT(soft_offline, broken_page, CDM_TIMEOUT)
 	for (i = 0; i < 2; i++)
 		EXPECT_EQ(1, touch(pages + i * PAGE_SIZE));
 	EXPECT_EQ(NR - 2, pages_intact(rest, NR - 2, PAGE_SIZE, SEED + 2));
+	EXPECT_EQ(0, cdm_forget_bad_pages());
 }
 
 TEST_HARNESS_MAIN

@@ -343,6 +343,33 @@ int cdm_call(const char *call, const char *fmt, ...)
 }
 
 /*
+ * Broken pages are remembered for longer than a test runs. Forget those of the
+ * device, as if a driver had said that it has none; takes the node down.
+ */
+int cdm_forget_bad_pages(void)
+{
+	const struct device *dev = cdm_device(0);
+	int nid, ret;
+
+	if (!dev)
+		return -ENODEV;
+	if (cdm_control())
+		return 0;
+	ret = cdm_node_down();
+	if (ret)
+		return ret;
+	ret = load_module("cdm_test", "");
+	if (ret)
+		return ret;
+	/* Any node; CDM_ALLOW_MIGRATE; CDM_COHERENT, CDM_P2PDMA, CDM_ALL_BAD_PAGES */
+	ret = cdm_call("register", "%#lx %#lx -1 0x8 0xb", dev->start, dev->size);
+	nid = cdm_node();
+	if (nid >= 0)
+		ret = cdm_call("unregister", "%d", nid) ?: ret;
+	return unload_module("cdm_test") ?: ret;
+}
+
+/*
  * How many pages of a device's memory are not all zeroes, without a node and
  * past the kernel: through the BAR. The offset is in bytes.
  */
