@@ -3,7 +3,8 @@
 //! Dax devices as coherent device memory.
 //!
 //! Takes a device whose name is written to `new_id`, as `fsdev_dax` does, and makes a NUMA node of
-//! its memory when the administrator writes `online` to the device's `state`: see
+//! its memory when the administrator writes `online` to the device's `state`. With the parameter
+//! `auto` it also takes what `kmem` would, and does so at once. See
 //! Documentation/admin-guide/mm/cdm.rst.
 //!
 //! The memory is the machine's own: CXL, soft reserved or persistent memory, which CPUs and devices
@@ -156,57 +157,80 @@ fn usable(ddev: &dax::Device<Bound>) -> Result<(dax::Range<'_>, u64), Unusable> 
     }
 }
 
-impl<'bound> Data<'bound> {
-    /// Returns the range that can be a node, and says what is lost or why there is none.
-    fn memory(&self) -> Result<dax::Range<'bound>> {
-        match usable(self.ddev) {
-            Ok((range, 0)) => Ok(range),
-            Ok((range, lost)) => {
-                dev_warn!(
-                    self.ddev,
-                    "{} of {} are not whole memory blocks of {}, and not used\n",
-                    Size(lost),
-                    Size(lost + range.size()),
-                    Size(cdm::block_size())
-                );
-                Ok(range)
-            }
-            Err(unusable) => {
-                dev_err!(self.ddev, "not online: {}\n", unusable);
-                Err(unusable.errno())
-            }
+/// Returns the range that can be a node, and says what is lost or why there is none.
+fn memory(ddev: &dax::Device<Bound>) -> Result<dax::Range<'_>> {
+    match usable(ddev) {
+        Ok((range, 0)) => Ok(range),
+        Ok((range, lost)) => {
+            dev_warn!(
+                ddev,
+                "{} of {} are not whole memory blocks of {}, and not used\n",
+                Size(lost),
+                Size(lost + range.size()),
+                Size(cdm::block_size())
+            );
+            Ok(range)
+        }
+        Err(unusable) => {
+            dev_err!(ddev, "not online: {}\n", unusable);
+            Err(unusable.errno())
         }
     }
+}
 
-    fn online(&self) -> Result {
-        let mut inner = self.inner.lock();
-
-        if inner.online().is_some() {
+impl<'bound> Inner<'bound> {
+    /// Makes a node of the device's memory.
+    fn bring_online(&mut self, ddev: &'bound dax::Device<Bound>) -> Result {
+        if self.online().is_some() {
             return Err(EBUSY);
         }
-        let Some(caps) = inner.caps else {
-            dev_err!(self.ddev, "not online: write to cdm_caps first\n");
+        let Some(caps) = self.caps else {
+            dev_err!(ddev, "not online: write to cdm_caps first\n");
             return Err(EINVAL);
         };
         let config = Config::new(caps, Coherent::asserted()).peer_to_peer();
-        let config = match (inner.nid, self.ddev.target_node()) {
+        let config = match (self.nid, ddev.target_node()) {
             (Some(nid), _) => config.nid(nid),
             (None, Some(nid)) => config.prefer_nid(nid),
             (None, None) => {
-                dev_info!(self.ddev, "it has no target node: the core chooses one\n");
+                dev_info!(ddev, "it has no target node: the core chooses one\n");
                 config
             }
         };
-        let range = self.memory()?;
+        let range = memory(ddev)?;
 
         // The number that was kept for what the administrator has unplugged
-        inner.node = None;
-        inner.node = Some(Node::register_dax(
+        self.node = None;
+        self.node = Some(Node::register_dax(
             range,
             &config,
             this_module::<crate::LocalModule>(),
         )?);
         Ok(())
+    }
+
+    /// Does what the parameter says with a device that came by itself.
+    ///
+    /// If that fails the log says why, and the device is unplugged: it is not for `kmem` either.
+    fn auto(&mut self, ddev: &'bound dax::Device<Bound>) {
+        let names = module_parameters::auto.value();
+
+        if names.as_bytes().is_empty() {
+            return;
+        }
+        match Caps::read(names.as_bytes()) {
+            Ok(caps) => {
+                self.caps = Some(caps);
+                let _ = self.bring_online(ddev);
+            }
+            Err(bad) => dev_err!(ddev, "auto: {}\n", bad),
+        }
+    }
+}
+
+impl<'bound> Data<'bound> {
+    fn online(&self) -> Result {
+        self.inner.lock().bring_online(self.ddev)
     }
 
     fn unplug(&self) -> Result {
@@ -322,6 +346,7 @@ impl dax::Driver for Cdm {
     type Data<'bound> = Data<'bound>;
 
     const ATTRIBUTES: Option<&'static Attributes<Adapter>> = Some(&ATTRIBUTES);
+    const TAKES_RESERVED: bool = true;
 
     fn probe<'bound>(
         ddev: &'bound dax::Device<Core<'_>>,
@@ -335,14 +360,18 @@ impl dax::Driver for Cdm {
                 Err(_) => None,
             };
             let (node, caps) = kept.unzip();
+            let mut inner = Inner {
+                caps,
+                nid: None,
+                node,
+            };
+            if inner.node.is_none() && !ddev.is_named() {
+                inner.auto(ddev);
+            }
 
             Ok(try_pin_init!(Data {
                 ddev,
-                inner <- new_mutex!(Inner {
-                    caps,
-                    nid: None,
-                    node,
-                }),
+                inner <- new_mutex!(inner),
             }))
         })
     }
@@ -352,11 +381,16 @@ impl dax::Driver for Cdm {
 struct DaxCdm {
     #[pin]
     _driver: driver::Registration<Adapter>,
+    // As long as there is somebody to take them
+    _reservation: Option<dax::Reservation>,
 }
 
 impl kernel::InPlaceModule for DaxCdm {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        let is_auto = !module_parameters::auto.value().as_bytes().is_empty();
+
         try_pin_init!(Self {
+            _reservation: is_auto.then(dax::Reservation::hold),
             _driver <- driver::Registration::new(c"cdm", module),
         })
     }
@@ -368,4 +402,12 @@ module! {
     authors: ["The CDM developers"],
     description: "Dax devices as coherent device memory",
     license: "GPL",
+    alias: ["dax:t0*"],
+    params: {
+        auto: string {
+            default: "",
+            perm: 0o444,
+            description: "Take what kmem would, and allow this: names, or all, or none",
+        },
+    },
 }

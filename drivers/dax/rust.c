@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What rust/kernel/dax.rs cannot say in Rust. */
+#include <linux/atomic.h>
 #include <linux/cleanup.h>
+#include <linux/export.h>
+#include <linux/init.h>
 #include <linux/mm.h>
 #include <linux/rwsem.h>
 
@@ -28,3 +31,43 @@ bool dev_dax_get_range(struct dev_dax *dev_dax, int i, struct range *range)
 	*range = dev_dax->ranges[i].range;
 	return true;
 }
+
+static atomic_t nr_reservations = ATOMIC_INIT(0);
+
+/**
+ * dax_reserve - keep from kmem what it would get by itself
+ *
+ * It is for drivers of DAXDRV_RESERVED_TYPE then, whether there is one or not.
+ * Counts for devices and drivers that come; who has a device has it.
+ */
+void dax_reserve(void)
+{
+	atomic_inc(&nr_reservations);
+}
+EXPORT_SYMBOL_GPL(dax_reserve);
+
+/**
+ * dax_unreserve - take a dax_reserve() back
+ */
+void dax_unreserve(void)
+{
+	atomic_dec(&nr_reservations);
+}
+EXPORT_SYMBOL_GPL(dax_unreserve);
+
+bool dax_is_reserved(void)
+{
+	return atomic_read(&nr_reservations) > 0;
+}
+
+/*
+ * The parameter of a driver that may be a module. Kmem may have the devices by the
+ * time that this is loaded, so it counts from the first of them on.
+ */
+static int __init dax_cdm_auto(char *caps)
+{
+	if (caps && *caps)
+		dax_reserve();
+	return 0;
+}
+early_param("dax_cdm.auto", dax_cdm_auto);

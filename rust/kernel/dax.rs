@@ -59,7 +59,11 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
     ) -> Result {
         // SAFETY: It's safe to set the fields of `struct dax_device_driver` on initialization.
         unsafe {
-            (*drv.get()).type_ = bindings::dax_driver_type_DAXDRV_NAMED_TYPE;
+            (*drv.get()).type_ = if T::TAKES_RESERVED {
+                bindings::dax_driver_type_DAXDRV_RESERVED_TYPE
+            } else {
+                bindings::dax_driver_type_DAXDRV_NAMED_TYPE
+            };
             (*drv.get()).probe = Some(Self::probe_callback);
             (*drv.get()).remove = Some(Self::remove_callback);
             if let Some(attributes) = T::ATTRIBUTES {
@@ -113,11 +117,14 @@ impl<T: Driver> Adapter<T> {
 
 /// The dax driver trait.
 ///
-/// Such a driver takes nothing by itself: a device is given to it by writing the name to `new_id`
-/// of the driver.
+/// A device is given to such a driver by writing the name to `new_id` of the driver; by itself it
+/// takes what is kept from `kmem`, if it says so, or nothing.
 pub trait Driver: Sized + 'static {
     /// The type of the driver's bus device private data.
     type Data<'bound>: Send + Sync + 'bound;
+
+    /// Whether the driver takes what a [`Reservation`] keeps from `kmem`.
+    const TAKES_RESERVED: bool = false;
 
     /// The attributes of the devices that are bound.
     const ATTRIBUTES: Option<&'static Attributes<Adapter<Self>>> = None;
@@ -135,6 +142,28 @@ pub trait Driver: Sized + 'static {
     /// is optional.
     fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         let _ = (dev, this);
+    }
+}
+
+/// While there is one, `kmem` gets no device by itself: what it would get is for drivers that
+/// [take it](Driver::TAKES_RESERVED).
+///
+/// Counts for devices and drivers that come; who has a device has it.
+pub struct Reservation(());
+
+impl Reservation {
+    /// Reserves the devices, until the value is dropped.
+    pub fn hold() -> Self {
+        // SAFETY: It can be called at any time.
+        unsafe { bindings::dax_reserve() };
+        Self(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // SAFETY: It takes back what `hold()` did.
+        unsafe { bindings::dax_unreserve() };
     }
 }
 
@@ -165,6 +194,15 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 }
 
 impl Device<Bound> {
+    /// Returns whether somebody has given the device to its driver, by name; if not, the driver got
+    /// it for what it is.
+    ///
+    /// May sleep.
+    pub fn is_named(&self) -> bool {
+        // SAFETY: By the type invariant `self.as_raw()` is valid; it is bound, so it has a driver.
+        unsafe { bindings::dev_dax_is_named(self.as_raw()) }
+    }
+
     /// Returns a range of the memory; [`None`] if there are not so many.
     ///
     /// May sleep. While a driver has the device, ranges may be added to those that are there.

@@ -34,11 +34,12 @@ def kselftest_programs(installed):
 def guest_options(programs):
     """The options of tools/cdm/vm for each of these kselftest programs."""
     options = {}
-    with open(os.path.join(REPO, "tools/testing/selftests/cdm/guests"), encoding="ascii") as f:
-        for line in f:
-            words = line.partition("#")[0].split()
-            if words:
-                options[words[0]] = tuple(words[1:])
+    for directory in ("tools/testing/selftests/cdm", "tools/cdm/cli"):
+        with open(os.path.join(REPO, directory, "guests"), encoding="ascii") as f:
+            for line in f:
+                words = line.partition("#")[0].split()
+                if words:
+                    options[words[0]] = tuple(words[1:])
     return {program: options.get(program, options["*"]) for program in programs}
 
 

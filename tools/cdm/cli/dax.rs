@@ -128,8 +128,8 @@ impl Before {
                 if error.raw_os_error() == Some(EBUSY) {
                     Failure::new(format!(
                         "{}: its memory is in use and cannot leave: kmem made it memory for \
-                         everybody, the kernel too. Boot with memhp_default_state=online_movable \
-                         or offline",
+                         everybody, the kernel too. Boot with dax_cdm.auto=, or with \
+                         memhp_default_state=online_movable",
                         device.name
                     ))
                 } else {

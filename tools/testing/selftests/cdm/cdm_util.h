@@ -22,6 +22,7 @@
 #define CDM_SYSFS		"/sys/kernel/mm/cdm"
 #define NODE_SYSFS		"/sys/devices/system/node"
 #define MEMORY_SYSFS		"/sys/devices/system/memory"
+#define DAX_SYSFS		"/sys/bus/dax"
 #define KSM_SYSFS		"/sys/kernel/mm/ksm"
 #define THP_SYSFS		"/sys/kernel/mm/transparent_hugepage"
 
@@ -155,6 +156,17 @@ long raw_used(int index, size_t offset, size_t nr);
 int load_module(const char *name, const char *params);
 int unload_module(const char *name);
 
+/* util/dax.c: a device of the dax bus, "daxX.Y", and its drivers */
+extern char dax_name[32];
+const char *dax_file(const char *file);
+int dax_write(const char *file, const char *text);
+const char *dax_read(const char *file);
+const char *dax_driver(void);
+int dax_leave_driver(void);
+int dax_give_to(const char *driver);
+void dax_forget_name(void);
+int dax_online(const char *caps);
+
 /*
  * util/snapshot.c: everything outside that a registration may change, as text:
  * compare two of them to see that a failure has left nothing behind. To be freed.
@@ -181,6 +193,7 @@ int bind_pages(void *addr, size_t nr, int mode, unsigned long nodes,
 	       unsigned int flags);
 void *map_pages_on(size_t nr, int nid);
 char *filled_pages_on(size_t nr, int nid, unsigned long seed);
+char *filled_pages_anywhere(size_t nr, unsigned long seed);
 char *large_folios_on(size_t kb, int nid, unsigned long seed);
 int pages_nodes(const void *addr, size_t nr, size_t stride, int *nodes);
 size_t pages_on(const void *addr, size_t nr, size_t stride, int nid);

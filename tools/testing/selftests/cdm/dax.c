@@ -20,85 +20,11 @@
 #include "kselftest_harness.h"
 #include "cdm_util.h"
 
-#define DAX_SYSFS	"/sys/bus/dax"
 #define PCI_DRIVER	"/sys/bus/pci/drivers/dax_ivshmem"
 #define TARGET_NID	"/sys/module/dax_ivshmem/parameters/nid"
 #define BLOCK		(128UL << 20)
 #define NR		((size_t)512)
 #define SEED		0xda00000UL
-
-/* The dax device: "daxX.Y" */
-static char name[32];
-
-static const char *dax_file(const char *file)
-{
-	static char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), DAX_SYSFS "/devices/%s/%s", name, file);
-	return path;
-}
-
-static int dax_write(const char *file, const char *text)
-{
-	return file_write(dax_file(file), text);
-}
-
-static const char *dax_read(const char *file)
-{
-	static char text[256];
-	int ret = file_read(dax_file(file), text, sizeof(text));
-
-	return ret < 0 ? strerror(-ret) : text;
-}
-
-static const char *driver(void)
-{
-	static char target[PATH_MAX];
-	ssize_t len = readlink(dax_file("driver"), target, sizeof(target) - 1);
-
-	if (len < 0)
-		return "";
-	target[len] = '\0';
-	return basename(target);
-}
-
-static int leave_driver(void)
-{
-	char path[PATH_MAX];
-
-	if (!*driver())
-		return 0;
-	snprintf(path, sizeof(path), DAX_SYSFS "/drivers/%s/unbind", driver());
-	return file_write(path, name);
-}
-
-/* Give the device to a driver that is asked to take it: 0 or -ENODEV */
-static int give_to(const char *to)
-{
-	char path[PATH_MAX];
-	int ret = leave_driver();
-
-	snprintf(path, sizeof(path), DAX_SYSFS "/drivers/%s/new_id", to);
-	if (!ret)
-		ret = file_write(path, name);
-	if (ret)
-		return ret;
-	return strcmp(driver(), to) ? -ENODEV : 0;
-}
-
-/* No driver shall know the name when the test is over */
-static void forget_name(void)
-{
-	static const char * const drivers[] = { "cdm", "kmem", "device_dax" };
-	char path[PATH_MAX];
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(drivers); i++) {
-		snprintf(path, sizeof(path), DAX_SYSFS "/drivers/%s/remove_id",
-			 drivers[i]);
-		file_write(path, name);
-	}
-}
 
 /* The dax device on the memory of the first memory device */
 static int find_device(void)
@@ -108,17 +34,17 @@ static int find_device(void)
 	glob_t found;
 	size_t i;
 
-	name[0] = '\0';
+	dax_name[0] = '\0';
 	if (!dev || glob(DAX_SYSFS "/devices/dax*", 0, NULL, &found))
 		return -ENODEV;
 	for (i = 0; i < found.gl_pathc; i++) {
 		snprintf(path, sizeof(path), "%s/resource", found.gl_pathv[i]);
 		if ((unsigned long)file_number(path) - dev->start < dev->size)
-			snprintf(name, sizeof(name), "%s",
+			snprintf(dax_name, sizeof(dax_name), "%s",
 				 basename(found.gl_pathv[i]));
 	}
 	globfree(&found);
-	return *name ? 0 : -ENODEV;
+	return *dax_name ? 0 : -ENODEV;
 }
 
 /* Make a new one, whose memory has this node */
@@ -132,25 +58,6 @@ static int new_device(const char *nid)
 	if (!ret)
 		ret = file_write(PCI_DRIVER "/bind", dev->name);
 	return ret ?: find_device();
-}
-
-static int online(const char *caps)
-{
-	int ret = dax_write("cdm_caps", caps);
-
-	return ret ?: dax_write("state", "online");
-}
-
-/* Pages for somebody who says: on all nodes with memory */
-static char *pages_anywhere(void)
-{
-	char *addr = map_pages(NR);
-
-	if (!addr || bind_pages(addr, NR, MPOL_INTERLEAVE,
-				node_list("has_memory"), 0))
-		return NULL;
-	fill_pages(addr, NR, PAGE_SIZE, SEED);
-	return addr;
 }
 
 FIXTURE(dax)
@@ -178,10 +85,10 @@ FIXTURE_SETUP(dax)
 			     "online_movable"));
 	ASSERT_EQ(0, load_module("dax_ivshmem", ""));
 	ASSERT_EQ(0, find_device());
-	ASSERT_STREQ("", driver());
+	ASSERT_STREQ("", dax_driver());
 	self->nid = file_number(dax_file("target_node"));
 	ASSERT_LT(0, self->nid);
-	ASSERT_EQ(0, give_to("cdm"));
+	ASSERT_EQ(0, dax_give_to("cdm"));
 	self->before = cdm_snapshot();
 	self->log = log_open();
 	ASSERT_LE(0, self->log);
@@ -191,11 +98,14 @@ FIXTURE_TEARDOWN_PARENT(dax)
 {
 	/* The test, which is another process, may have found a new one */
 	EXPECT_EQ(0, find_device());
-	EXPECT_EQ(0, leave_driver());
+	EXPECT_EQ(0, dax_leave_driver());
 	if (cdm_node() >= 0)
 		EXPECT_EQ(0, cdm_unplug(cdm_node()));
-	forget_name();
+	dax_forget_name();
 	EXPECT_EQ(0, unload_module("dax_ivshmem"));
+	/* Its parameter is for one test only */
+	if (!access("/sys/module/dax_cdm", F_OK))
+		EXPECT_EQ(0, unload_module("dax_cdm"));
 	settings_restore();
 }
 
@@ -255,7 +165,7 @@ TEST_F_TIMEOUT(dax, node, CDM_TIMEOUT)
 	EXPECT_STREQ("online", self->text);
 
 	allocations = node_allocations(self->nid);
-	addr = pages_anywhere();
+	addr = filled_pages_anywhere(NR, SEED);
 	ASSERT_NE(NULL, addr);
 	EXPECT_EQ(0, pages_on(addr, NR, PAGE_SIZE, self->nid));
 	EXPECT_EQ(allocations, node_allocations(self->nid));
@@ -289,17 +199,17 @@ TEST_F_TIMEOUT(dax, from_kmem, CDM_TIMEOUT)
 {
 	char *addr;
 
-	ASSERT_EQ(0, give_to("kmem"));
+	ASSERT_EQ(0, dax_give_to("kmem"));
 	ASSERT_EQ(self->nid, cdm_node());
 	EXPECT_EQ(NODE_BIT(self->nid), node_list("has_memory") & NODE_BIT(self->nid));
 	EXPECT_EQ(0, node_list("has_coherent_memory"));
-	addr = pages_anywhere();
+	addr = filled_pages_anywhere(NR, SEED);
 	ASSERT_NE(NULL, addr);
 	EXPECT_LT(0, pages_on(addr, NR, PAGE_SIZE, self->nid));
 
 	ASSERT_EQ(0, dax_write("state", "unplugged"));
-	ASSERT_EQ(0, give_to("cdm"));
-	ASSERT_EQ(0, online("migrate"));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
 	EXPECT_EQ(NODE_BIT(self->nid), node_list("has_coherent_memory"));
 	EXPECT_EQ(0, pages_on(addr, NR, PAGE_SIZE, self->nid));
 	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
@@ -308,10 +218,10 @@ TEST_F_TIMEOUT(dax, from_kmem, CDM_TIMEOUT)
 TEST_F_TIMEOUT(dax, refusals, CDM_TIMEOUT)
 {
 	EXPECT_EQ(-EINVAL, dax_write("cdm_caps", "migrate,banana"));
-	expect_logged("%s: cdm_caps: not the names", name);
+	expect_logged("%s: cdm_caps: not the names", dax_name);
 	EXPECT_EQ(-EINVAL, dax_write("cdm_caps", "\n"));
 	EXPECT_EQ(-EINVAL, dax_write("cdm_nid", "banana"));
-	expect_logged("%s: cdm_nid: neither", name);
+	expect_logged("%s: cdm_nid: neither", dax_name);
 	EXPECT_EQ(-EINVAL, dax_write("cdm_nid", "-1"));
 	EXPECT_EQ(-EINVAL, dax_write("cdm_nid", "100000"));
 	EXPECT_EQ(-EINVAL, dax_write("state", "banana"));
@@ -321,11 +231,11 @@ TEST_F_TIMEOUT(dax, refusals, CDM_TIMEOUT)
 
 	/* There is no default */
 	EXPECT_EQ(-EINVAL, dax_write("state", "online"));
-	expect_logged("%s: not online: write to cdm_caps", name);
+	expect_logged("%s: not online: write to cdm_caps", dax_name);
 	/* The rules are those of any registration */
 	EXPECT_EQ(0, dax_write("cdm_caps", "longterm_pin"));
 	EXPECT_EQ(-EINVAL, dax_write("state", "online"));
-	expect_logged("%s is not registered: longterm_pin needs gup", name);
+	expect_logged("%s is not registered: longterm_pin needs gup", dax_name);
 	EXPECT_EQ(0, dax_write("cdm_caps", "migrate"));
 	snprintf(self->text, sizeof(self->text), "%d", ram_node(0));
 	EXPECT_EQ(0, dax_write("cdm_nid", self->text));
@@ -360,10 +270,10 @@ TEST_F_TIMEOUT(dax, unbind, CDM_TIMEOUT)
 	char path[64];
 	int fd;
 
-	ASSERT_EQ(0, online("migrate"));
+	ASSERT_EQ(0, dax_online("migrate"));
 	addr = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, addr);
-	EXPECT_EQ(0, leave_driver());
+	EXPECT_EQ(0, dax_leave_driver());
 	expect_gone(addr);
 	EXPECT_NE(0, access(dax_file("state"), F_OK));
 	EXPECT_NE(0, access(dax_file("cdm_caps"), F_OK));
@@ -371,24 +281,24 @@ TEST_F_TIMEOUT(dax, unbind, CDM_TIMEOUT)
 	/* Nothing of what was there */
 	EXPECT_EQ(0, raw_used(0, 0, 2 * HUGE_NR));
 
-	ASSERT_EQ(0, give_to("device_dax"));
-	snprintf(path, sizeof(path), "/dev/%s", name);
+	ASSERT_EQ(0, dax_give_to("device_dax"));
+	snprintf(path, sizeof(path), "/dev/%s", dax_name);
 	fd = open(path, O_RDWR);
 	EXPECT_LE(0, fd);
 	close(fd);
 
-	ASSERT_EQ(0, give_to("cdm"));
+	ASSERT_EQ(0, dax_give_to("cdm"));
 	/* It is a new binding */
 	EXPECT_STREQ("", dax_read("cdm_caps"));
 	EXPECT_STREQ("unplugged", dax_read("state"));
-	ASSERT_EQ(0, online("none"));
+	ASSERT_EQ(0, dax_online("none"));
 	EXPECT_EQ(self->nid, cdm_node());
 }
 
 /* The administrator unplugs the node where nodes are: the device says so */
 TEST_F_TIMEOUT(dax, unplugged_elsewhere, CDM_TIMEOUT)
 {
-	ASSERT_EQ(0, online("migrate"));
+	ASSERT_EQ(0, dax_online("migrate"));
 	ASSERT_EQ(0, cdm_unplug(self->nid));
 	EXPECT_STREQ("unplugged", dax_read("state"));
 	EXPECT_EQ(0, dax_write("state", "unplugged"));
@@ -397,7 +307,7 @@ TEST_F_TIMEOUT(dax, unplugged_elsewhere, CDM_TIMEOUT)
 	EXPECT_STREQ("online", dax_read("state"));
 	EXPECT_EQ(self->nid, cdm_node());
 	ASSERT_EQ(0, cdm_unplug(self->nid));
-	EXPECT_EQ(0, leave_driver());
+	EXPECT_EQ(0, dax_leave_driver());
 	EXPECT_EQ(-1, cdm_node());
 }
 
@@ -407,7 +317,7 @@ TEST_F_TIMEOUT(dax, orphan, CDM_TIMEOUT)
 	struct iovec iov = { .iov_len = PAGE_SIZE };
 	int pipes[2];
 
-	ASSERT_EQ(0, online("gup,migrate"));
+	ASSERT_EQ(0, dax_online("gup,migrate"));
 	iov.iov_base = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, iov.iov_base);
 	ASSERT_EQ(0, pipe(pipes));
@@ -416,14 +326,14 @@ TEST_F_TIMEOUT(dax, orphan, CDM_TIMEOUT)
 
 	EXPECT_EQ(-EBUSY, dax_write("state", "unplugged"));
 	EXPECT_STREQ("online", dax_read("state"));
-	EXPECT_EQ(0, leave_driver());
+	EXPECT_EQ(0, dax_leave_driver());
 	ASSERT_EQ(self->nid, cdm_node());
 	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
 	EXPECT_STREQ("orphaned", self->text);
-	EXPECT_EQ(-ENODEV, give_to("device_dax"));
+	EXPECT_EQ(-ENODEV, dax_give_to("device_dax"));
 	expect_logged("not given to device_dax");
 
-	ASSERT_EQ(0, give_to("cdm"));
+	ASSERT_EQ(0, dax_give_to("cdm"));
 	EXPECT_STREQ("online", dax_read("state"));
 	EXPECT_STREQ("migrate gup", dax_read("cdm_caps"));
 	EXPECT_EQ(self->nid, file_number(dax_file("cdm_nid")));
@@ -437,13 +347,13 @@ TEST_F_TIMEOUT(dax, orphan, CDM_TIMEOUT)
 	EXPECT_EQ(0, dax_write("state", "unplugged"));
 	expect_gone(iov.iov_base);
 	/* Control: nothing is in the way of another driver any more */
-	EXPECT_EQ(0, give_to("device_dax"));
+	EXPECT_EQ(0, dax_give_to("device_dax"));
 }
 
 static int resize(unsigned long size)
 {
 	char text[32];
-	int ret = leave_driver();
+	int ret = dax_leave_driver();
 
 	snprintf(text, sizeof(text), "%lu", size);
 	return ret ?: dax_write("size", text);
@@ -463,24 +373,24 @@ static int add_mapping(unsigned long from, unsigned long size)
 TEST_F_TIMEOUT(dax, trimmed, CDM_TIMEOUT)
 {
 	ASSERT_EQ(0, resize(2 * BLOCK + HUGE));
-	ASSERT_EQ(0, give_to("cdm"));
-	ASSERT_EQ(0, online("migrate"));
-	expect_logged("%s: 2 MiB of 258 MiB are not whole", name);
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
+	expect_logged("%s: 2 MiB of 258 MiB are not whole", dax_name);
 	EXPECT_EQ(2 * BLOCK / 1024, node_meminfo(self->nid, "MemTotal"));
 	EXPECT_NE(NULL, filled_pages_on(NR, self->nid, SEED));
 
 	ASSERT_EQ(0, resize(0));
 	ASSERT_EQ(0, add_mapping(HUGE, 2 * BLOCK));
-	ASSERT_EQ(0, give_to("cdm"));
-	ASSERT_EQ(0, online("migrate"));
-	expect_logged("%s: 128 MiB of 256 MiB are not whole", name);
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
+	expect_logged("%s: 128 MiB of 256 MiB are not whole", dax_name);
 	EXPECT_EQ(BLOCK / 1024, node_meminfo(self->nid, "MemTotal"));
 
 	ASSERT_EQ(0, resize(0));
 	ASSERT_EQ(0, add_mapping(HUGE, BLOCK));
-	ASSERT_EQ(0, give_to("cdm"));
-	EXPECT_EQ(-EINVAL, online("migrate"));
-	expect_logged("%s: not online: no whole memory block of 128 MiB in its 128 MiB", name);
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	EXPECT_EQ(-EINVAL, dax_online("migrate"));
+	expect_logged("%s: not online: no whole memory block of 128 MiB in its 128 MiB", dax_name);
 	EXPECT_EQ(-1, cdm_node());
 }
 
@@ -490,14 +400,14 @@ TEST_F_TIMEOUT(dax, ranges, CDM_TIMEOUT)
 	ASSERT_EQ(0, resize(0));
 	ASSERT_EQ(0, add_mapping(2 * BLOCK, BLOCK));
 	ASSERT_EQ(0, add_mapping(0, BLOCK));
-	ASSERT_EQ(0, give_to("cdm"));
-	EXPECT_EQ(-EOPNOTSUPP, online("migrate"));
-	expect_logged("%s: not online: its memory is 2 ranges apart", name);
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	EXPECT_EQ(-EOPNOTSUPP, dax_online("migrate"));
+	expect_logged("%s: not online: its memory is 2 ranges apart", dax_name);
 	EXPECT_EQ(-1, cdm_node());
 
 	/* What is between them, while the driver has it */
 	ASSERT_EQ(0, add_mapping(BLOCK, BLOCK));
-	EXPECT_EQ(0, online("migrate"));
+	EXPECT_EQ(0, dax_online("migrate"));
 	EXPECT_EQ(3 * BLOCK / 1024, node_meminfo(self->nid, "MemTotal"));
 }
 
@@ -507,18 +417,18 @@ TEST_F_TIMEOUT(dax, other_node, CDM_TIMEOUT)
 	snprintf(self->text, sizeof(self->text), "%d", ram_node(0));
 	ASSERT_EQ(0, new_device(self->text));
 	EXPECT_EQ(ram_node(0), file_number(dax_file("target_node")));
-	ASSERT_EQ(0, give_to("cdm"));
-	ASSERT_EQ(0, online("migrate"));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
 	EXPECT_EQ(self->nid, cdm_node());
-	expect_logged("%s: node %d has CPUs: node %d instead", name, ram_node(0),
+	expect_logged("%s: node %d has CPUs: node %d instead", dax_name, ram_node(0),
 		      self->nid);
 
 	ASSERT_EQ(0, new_device("-1"));
 	EXPECT_NE(0, access(dax_file("target_node"), F_OK));
-	ASSERT_EQ(0, give_to("cdm"));
-	ASSERT_EQ(0, online("migrate"));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
 	EXPECT_EQ(self->nid, cdm_node());
-	expect_logged("%s: it has no target node", name);
+	expect_logged("%s: it has no target node", dax_name);
 	snprintf(self->text, sizeof(self->text), "%d", self->nid);
 	EXPECT_EQ(0, new_device(self->text));
 }
@@ -528,7 +438,7 @@ TEST_F_TIMEOUT(dax, device_goes, CDM_TIMEOUT)
 {
 	char *addr;
 
-	ASSERT_EQ(0, online("migrate"));
+	ASSERT_EQ(0, dax_online("migrate"));
 	addr = filled_pages_on(NR, self->nid, SEED);
 	ASSERT_NE(NULL, addr);
 	ASSERT_EQ(0, file_write(PCI_DRIVER "/unbind", cdm_device(0)->name));
@@ -537,9 +447,77 @@ TEST_F_TIMEOUT(dax, device_goes, CDM_TIMEOUT)
 
 	ASSERT_EQ(0, file_write(PCI_DRIVER "/bind", cdm_device(0)->name));
 	ASSERT_EQ(0, find_device());
-	ASSERT_EQ(0, give_to("cdm"));
-	EXPECT_EQ(0, online("migrate"));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	EXPECT_EQ(0, dax_online("migrate"));
 	EXPECT_EQ(self->nid, cdm_node());
+}
+
+static int reload_driver(const char *params)
+{
+	int ret = dax_leave_driver();
+
+	return ret ?: unload_module("dax_cdm") ?: load_module("dax_cdm", params);
+}
+
+/* With the parameter "auto" the driver takes what kmem would, and makes a node of it */
+TEST_F_TIMEOUT(dax, by_itself, CDM_TIMEOUT)
+{
+	snprintf(self->text, sizeof(self->text), "%d", self->nid);
+	dax_forget_name();
+	ASSERT_EQ(0, file_write(DAX_SYSFS "/drivers_autoprobe", "1"));
+	ASSERT_EQ(0, setting(MEMORY_SYSFS "/auto_online_blocks", "offline"));
+	ASSERT_EQ(0, reload_driver(""));
+	EXPECT_STREQ("", dax_driver());
+	/* Control: without it, that is kmem */
+	ASSERT_EQ(0, new_device(self->text));
+	EXPECT_STREQ("kmem", dax_driver());
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+
+	/* One that nobody has */
+	ASSERT_EQ(0, reload_driver("auto=thp,migrate"));
+	EXPECT_STREQ("cdm", dax_driver());
+	EXPECT_STREQ("online", dax_read("state"));
+	EXPECT_STREQ("migrate thp", dax_read("cdm_caps"));
+	EXPECT_EQ(self->nid, cdm_node());
+	EXPECT_EQ(NODE_BIT(self->nid), node_list("has_coherent_memory"));
+	/* One that comes */
+	snprintf(self->text, sizeof(self->text), "%d", self->nid);
+	ASSERT_EQ(0, new_device(self->text));
+	EXPECT_STREQ("cdm", dax_driver());
+	EXPECT_STREQ("online", dax_read("state"));
+	EXPECT_EQ(NODE_BIT(self->nid), node_list("has_coherent_memory"));
+	EXPECT_EQ(0, node_list("has_memory") & NODE_BIT(self->nid));
+
+	/* What is given by name is as whoever gives it says */
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	EXPECT_STREQ("unplugged", dax_read("state"));
+	EXPECT_STREQ("", dax_read("cdm_caps"));
+	ASSERT_EQ(0, dax_give_to("kmem"));
+	EXPECT_EQ(self->nid, cdm_node());
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+	dax_forget_name();
+
+	/* What cannot be is not kmem's either */
+	ASSERT_EQ(0, reload_driver("auto=migrate,banana"));
+	EXPECT_STREQ("cdm", dax_driver());
+	EXPECT_STREQ("unplugged", dax_read("state"));
+	EXPECT_STREQ("", dax_read("cdm_caps"));
+	expect_logged("%s: auto: \"banana\" is no capability", dax_name);
+	ASSERT_EQ(0, reload_driver("auto=longterm_pin"));
+	EXPECT_STREQ("cdm", dax_driver());
+	EXPECT_STREQ("unplugged", dax_read("state"));
+	EXPECT_STREQ("longterm_pin", dax_read("cdm_caps"));
+	expect_logged("%s is not registered: longterm_pin needs gup", dax_name);
+	EXPECT_EQ(0, dax_online("migrate"));
+	EXPECT_EQ(self->nid, cdm_node());
+
+	/* And without the driver it is kmem's again */
+	ASSERT_EQ(0, dax_leave_driver());
+	ASSERT_EQ(0, unload_module("dax_cdm"));
+	snprintf(self->text, sizeof(self->text), "%d", self->nid);
+	ASSERT_EQ(0, new_device(self->text));
+	EXPECT_STREQ("kmem", dax_driver());
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
 }
 
 TEST_HARNESS_MAIN

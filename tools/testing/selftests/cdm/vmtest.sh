@@ -4,7 +4,8 @@
 # The CDM selftests in virtual machines: builds a kernel and the tests from this
 # tree, boots the kernel with QEMU, in the machine that "guests" names for each
 # program, and runs the programs there. The machine's root is this system's, read
-# only, so what the tests call must be installed here: numactl, kmod, util-linux.
+# only, so what the tests call must be installed here: numactl, kmod, util-linux, cxl,
+# daxctl.
 # Prints KTAP: a test for each program, and one for the log of each kernel.
 #
 # As the init of such a machine, this script is its PID 1.
@@ -146,6 +147,7 @@ environment. A machine's options, in the file "guests":
                    d a device, s spare, without anything; at the end an x for
                    each device that the firmware knows no node for (default: cc,
                    and a d for each device)
+  --cxl N          CXL memory devices of --cdm-size, in one window (default 0)
   --far            the devices' memory is above 1 TiB
   --mem MB         memory of all ordinary nodes together (default 1536)
   --append ARG     for the kernel's command line
@@ -219,7 +221,7 @@ options_of() {
 
 # machine OPTION...: sets qemu, the command, and append, for the kernel's
 machine() {
-	local devices=1 size=512M layout='' far='' mem=1536
+	local devices=1 size=512M layout='' far='' mem=1536 cxl=0
 	local cpus=2 left parts part cpu=0 device=0 nid kind node nodes=()
 
 	append="console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer_check nowatchdog page_owner=on"
@@ -229,6 +231,7 @@ machine() {
 		--cdm-nodes)	devices=$2; shift ;;
 		--cdm-size)	size=$2; shift ;;
 		--layout)	layout=$2; shift ;;
+		--cxl)		cxl=$2; shift ;;
 		--far)		far=1 ;;
 		--mem)		mem=$2; shift ;;
 		--append)	append+=" $2"; shift ;;
@@ -247,6 +250,7 @@ machine() {
 		qemu+=(-machine "q35,accel=tcg"
 			-cpu "max,la57=off,erms=off,fsrm=off,fsrs=off${far:+,phys-bits=46}")
 	fi
+	[ "$cxl" = 0 ] || qemu+=(-machine cxl=on)
 	# What could be plugged in has its place before the 64-bit BARs.
 	qemu+=(-smp "$cpus,sockets=2" -m "${mem}M${far:+,slots=1,maxmem=1100G}"
 		-device virtio-rng-pci)
@@ -296,6 +300,20 @@ machine() {
 	done
 	qemu+=(-fsdev "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"
 		-device "virtio-9p-pci,fsdev=root,mount_tag=root")
+
+	# Below one host bridge, a root port for each; behind all that has to be on
+	# another bus
+	if [ "$cxl" != 0 ]; then
+		qemu+=(-device "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1,hdm_for_passthrough=true"
+			-machine "cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G")
+	fi
+	for ((device = 0; device < cxl; device++)); do
+		part=cxl-rp,port=$device,bus=cxl.1,id=rp$device,chassis=0,slot=$((device + 2))
+		qemu+=(-object "memory-backend-ram,id=cxl$device-mem,size=$size" -device "$part")
+		part=cxl-type3,bus=rp$device,volatile-memdev=cxl$device-mem,sn=$((device + 1))
+		qemu+=(-device "$part")
+	done
+
 	append+=" root=root rootfstype=9p ro"
 	append+=" rootflags=trans=virtio,version=9p2000.L,msize=512000,cache=loose"
 }
@@ -368,7 +386,7 @@ main() {
 		ktap_skip_all "only for x86_64"
 		exit "$KSFT_SKIP"
 	}
-	for tool in qemu-system-x86_64 mkswap mkfs.ext4 numactl modprobe; do
+	for tool in qemu-system-x86_64 mkswap mkfs.ext4 numactl modprobe cxl daxctl; do
 		command -v $tool >/dev/null || die "$tool is missing"
 	done
 	mkdir -p "$build_dir"

@@ -91,6 +91,18 @@ char *filled_pages_on(size_t nr, int nid, unsigned long seed)
 	return pages;
 }
 
+/* Filled pages of somebody who says: on all nodes with memory */
+char *filled_pages_anywhere(size_t nr, unsigned long seed)
+{
+	char *addr = map_pages(nr);
+
+	if (!addr || bind_pages(addr, nr, MPOL_INTERLEAVE,
+				node_list("has_memory"), 0))
+		return NULL;
+	fill_pages(addr, nr, PAGE_SIZE, seed);
+	return addr;
+}
+
 int page_node(const void *addr)
 {
 	int node;
