@@ -149,6 +149,8 @@ environment. A machine's options, in the file "guests":
                    and a d for each device)
   --cxl N          CXL memory devices of --cdm-size, in one window (default 0)
   --far            the devices' memory is above 1 TiB
+  --hotplug HOW    the devices can be unplugged, by pcie (pciehp) or acpi, and
+                   QEMU's monitor is the virtio port cdm.qmp
   --mem MB         memory of all ordinary nodes together (default 1536)
   --append ARG     for the kernel's command line
 EOF
@@ -221,7 +223,7 @@ options_of() {
 
 # machine OPTION...: sets qemu, the command, and append, for the kernel's
 machine() {
-	local devices=1 size=512M layout='' far='' mem=1536 cxl=0
+	local devices=1 size=512M layout='' far='' hotplug='' bits='' mem=1536 cxl=0
 	local cpus=2 left parts part cpu=0 device=0 nid kind node nodes=()
 
 	append="console=ttyS0 panic=-1 nokaslr tsc=reliable no_timer_check nowatchdog page_owner=on"
@@ -233,6 +235,7 @@ machine() {
 		--layout)	layout=$2; shift ;;
 		--cxl)		cxl=$2; shift ;;
 		--far)		far=1 ;;
+		--hotplug)	hotplug=$2; shift ;;
 		--mem)		mem=$2; shift ;;
 		--append)	append+=" $2"; shift ;;
 		*)		die "$test_dir/guests: $1" ;;
@@ -242,13 +245,16 @@ machine() {
 	[ -n "$layout" ] || layout=cc$(printf 'd%.0s' $(seq "$devices"))
 
 	qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot)
+	# Just below 1 TiB is AMD's HyperTransport: nothing can be plugged in there.
+	[ -z "$hotplug" ] || bits=,phys-bits=39
+	[ -z "$far" ] || bits=,phys-bits=46
 	# 5-level paging, and string instructions that are emulated byte by byte, only
 	# cost time.
 	if [ -w /dev/kvm ] && grep -qE '^flags.* (vmx|svm) ' /proc/cpuinfo; then
-		qemu+=(-machine "q35,accel=kvm" -cpu "host,la57=off${far:+,phys-bits=46}")
+		qemu+=(-machine "q35,accel=kvm" -cpu "host,la57=off$bits")
 	else
 		qemu+=(-machine "q35,accel=tcg"
-			-cpu "max,la57=off,erms=off,fsrm=off,fsrs=off${far:+,phys-bits=46}")
+			-cpu "max,la57=off,erms=off,fsrm=off,fsrs=off$bits")
 	fi
 	[ "$cxl" = 0 ] || qemu+=(-machine cxl=on)
 	# What could be plugged in has its place before the 64-bit BARs.
@@ -268,8 +274,15 @@ machine() {
 			node+=,memdev=ram$nid
 			;;
 		d | x)
-			qemu+=(-object "memory-backend-ram,id=mem$nid,size=$size,share=on"
-				-device "ivshmem-plain,id=cdm$device,memdev=mem$nid")
+			qemu+=(-object "memory-backend-ram,id=mem$nid,size=$size,share=on")
+			part=
+			if [ -n "$hotplug" ]; then
+				part=pcie-root-port,id=cdm$device-port,chassis=$nid,slot=$nid
+				# With room for it to come back at another address
+				qemu+=(-device "$part,pref64-reserve=4G")
+				part=,bus=cdm$device-port
+			fi
+			qemu+=(-device "ivshmem-plain,id=cdm$device,memdev=mem$nid$part")
 			device=$((device + 1))
 			;;
 		esac
@@ -289,6 +302,16 @@ machine() {
 		esac
 	done
 	qemu+=("${nodes[@]}")
+
+	if [ -n "$hotplug" ]; then
+		# Its two ends meet in a socket.
+		qemu+=(-chardev "socket,id=qmp,path=$work/qmp,server=on,wait=off"
+			-mon "chardev=qmp,mode=control"
+			-chardev "socket,id=qmp-port,path=$work/qmp" -device virtio-serial-pci
+			-device "virtserialport,chardev=qmp-port,name=cdm.qmp")
+	fi
+	[ "$hotplug" != pcie ] ||
+		qemu+=(-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off)
 
 	truncate -s 256M "$work/swap"
 	truncate -s 1G "$work/scratch"
