@@ -21,6 +21,7 @@ help:
 	@echo '  make control      the denial tests where nothing is denied: each has to fail'
 	@echo "  make test-mm      the kernel's own mm selftests, against the base kernel's results"
 	@echo '  make soak         stressors against devices that come and go, for SECONDS=600'
+	@echo '  make deb          Debian packages, in build/deb: cdm-tools'
 	@echo '  make lint         checkpatch, rustfmt, clippy, sparse, kernel-doc, shellcheck'
 	@echo
 	@echo '  make setup        only the toolchain root, in the cache directory'
@@ -70,6 +71,11 @@ control: setup
 soak: setup
 	@$(T)/check/soak $(or $(SECONDS),600)
 
+deb: deb-tools
+
+deb-tools:
+	@$(T)/build/deb tools
+
 lint: setup
 	@$(T)/check/lint $(if $(FRESH),--fresh)
 
@@ -108,4 +114,4 @@ clean:
 distclean:
 	@$(T)/build/clean --all
 
-.PHONY: help setup run test gates control test-mm shell vm objcmp soak lint kernel oot refresh steps series clean distclean
+.PHONY: help setup run test gates control test-mm shell vm objcmp soak deb deb-tools lint kernel oot refresh steps series clean distclean

@@ -6,14 +6,15 @@
 
 set -euo pipefail
 
-# Directories. CDM_CACHE and CDM_BUILD can be set to work beside the usual ones.
+# Directories. CDM_CACHE and CDM_BUILD can be set to work beside the usual ones, and
+# CDM_ROOT to enter another root than the toolchain's.
 cdm_repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd -P)
 cdm_cache=${CDM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cdm}
 mkdir -p "${CDM_BUILD:=$cdm_repo/build}"
 cdm_build=$(cd "$CDM_BUILD" && pwd -P)
 # shellcheck disable=SC2034 # for the scripts that source this file
 {
-	cdm_root=$cdm_cache/root
+	cdm_root=${CDM_ROOT:-$cdm_cache/root}
 	cdm_tools=$cdm_repo/tools/cdm
 	cdm_linux=$cdm_build/linux
 	cdm_log=$cdm_build/log

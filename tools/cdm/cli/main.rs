@@ -2,6 +2,7 @@
 
 //! `cdm`: shows coherent device memory, makes it of dax devices, and runs programs on it.
 
+mod conf;
 mod dax;
 mod list;
 mod node;
@@ -24,8 +25,10 @@ Usage:
   cdm watch [-i SECONDS] [-n TIMES]  what is refused, and nodes that come and go
   cdm run -m NODES [-p] [--] PROGRAM [ARGUMENT...]
                                      run a program with its memory on nodes
-  cdm attach DEVICE --caps NAMES [--nid NODE]
+  cdm attach DEVICE --caps NAMES [--nid NODE] [--access WHO]
                                      make a node of a dax device, such as dax0.0
+  cdm apply [-f FILE] [-n] [DEVICE...]
+                                     attach what /etc/cdm.conf names
   cdm detach DEVICE [--to DRIVER]    take the node away
   cdm --help
 
@@ -37,6 +40,9 @@ Options:
   -p             prefer the nodes: other memory where they are full
   --caps NAMES   what the kernel may do there, separated by commas, or all, or none
   --nid NODE     which node, instead of the one that the firmware has for the memory
+  --access WHO   who may name the node: all, or those whose cpuset lists it: listed
+  -f FILE        another file than /etc/cdm.conf
+  -n             only say what would be done
   --to DRIVER    what has the device then: device_dax, kmem; by default nothing
 ";
 
@@ -112,6 +118,7 @@ fn dispatch(mut args: env::ArgsOs) -> Result<(), Failure> {
         Some("watch") => watch::main(args),
         Some("run") => run::main(args),
         Some("attach") => dax::attach(args),
+        Some("apply") => dax::apply(args),
         Some("detach") => dax::detach(args),
         Some("help" | "--help" | "-h") => print(HELP),
         _ => Err(Failure::usage(format!(

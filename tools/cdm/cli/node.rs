@@ -107,3 +107,8 @@ const ENODEV: i32 = 19;
 pub fn exists(nid: u32) -> bool {
     Path::new(&format!("{NODES}/node{nid}")).exists()
 }
+
+/// A file of a node in sysfs.
+pub fn file(nid: &str, name: &str) -> String {
+    format!("{NODES}/node{nid}/{name}")
+}
