@@ -65,6 +65,8 @@ pub(crate) enum Step {
     Unrequest,
     Publish,
     Withdraw,
+    Limit,
+    Unlimit,
     Register,
     Unregister,
     Create,
@@ -94,6 +96,7 @@ impl Step {
             Self::Unpin => Self::Pin,
             Self::Unrequest => Self::Request,
             Self::Withdraw => Self::Publish,
+            Self::Unlimit => Self::Limit,
             Self::Unregister => Self::Register,
             Self::Delete => Self::Create,
             Self::Free => Self::Prepare,
@@ -243,7 +246,7 @@ pub(crate) fn parts() -> usize {
         use Step::*;
         matches!(
             step,
-            Lock | Pin | Request | Publish | Register | Create | Prepare | Add
+            Lock | Pin | Request | Publish | Limit | Register | Create | Prepare | Add
         )
     };
 
@@ -277,6 +280,7 @@ impl Machine for Fake {
     type Region = Region;
     type Device = Device;
     type Published = Published;
+    type Limit = Limit;
     type Group = Group;
     type Dir = Dir;
     type Absent = Absent;
@@ -374,6 +378,7 @@ undone_by! {
     Region: Unrequest,
     Device: LetGo,
     Published: Withdraw,
+    Limit: Unlimit,
     Group: Unregister,
     Dir: Delete,
     Absent: Free,
@@ -465,6 +470,15 @@ impl parts::BadPages for BadPages {
         for addr in STATE.lock().bad_pages.iter() {
             show(*addr);
         }
+    }
+}
+
+pub(crate) struct Limit;
+
+impl parts::Limit for Limit {
+    fn register(_nid: Nid, _config: &Config) -> Result<Self, Refusal> {
+        ask_for(Step::Limit, "limiting")?;
+        Ok(Self)
     }
 }
 

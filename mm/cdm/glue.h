@@ -104,6 +104,10 @@ void cdm_mark_gone(int nid);
 void cdm_set_listed(int nid, bool listed);
 void cdm_set_nameable(int nid, bool nameable);
 
+/* limit.c */
+int cdm_limit_attach(int nid, u64 start, u64 size);
+void cdm_limit_detach(int nid);
+
 /* driver.c */
 bool cdm_owner_get(struct module *owner);
 void cdm_owner_put(struct module *owner);
@@ -168,6 +172,8 @@ struct cdm_denials __percpu *cdm_denials_detach(int nid);
 void cdm_denials_free(struct cdm_denials __percpu *denials);
 
 void cdm_set_leave_timeout(unsigned int ms);
+
+void cdm_limit_poisoned(unsigned long pfn);
 
 /* gone.c */
 void cdm_note_poison(u64 start, u64 size, struct xarray *bad);

@@ -27,6 +27,7 @@ use crate::{
         Device as _,
         Dir as _,
         Group as _,
+        Limit as _,
         Machine,
         Owner as _,
         Present as _,
@@ -69,6 +70,7 @@ impl Machine for ThisMachine {
     type Region = Region;
     type Device = Device;
     type Published = Published;
+    type Limit = Limit;
     type Group = Group;
     type Dir = Dir;
     type Absent = Absent;
@@ -317,6 +319,33 @@ impl Drop for Published {
     }
 }
 
+/// A region of the dmem controller.
+///
+/// # Invariants
+///
+/// `cdm_limit_attach()` has been called for the node, and not been undone.
+pub(crate) struct Limit(Nid);
+
+impl parts::Limit for Limit {
+    fn register(nid: Nid, config: &Config) -> Result<Self, Refusal> {
+        // SAFETY: A `Nid` is in range. The registry gave it to this node alone, without memory yet.
+        to_result(unsafe {
+            bindings::cdm_limit_attach(nid.as_raw(), config.start(), config.size())
+        })
+        .map_err(|error| Refusal::Failed("the region for limits", error))?;
+
+        // INVARIANT: As was done.
+        Ok(Self(nid))
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; a node that has memory is not dropped.
+        unsafe { bindings::cdm_limit_detach(self.0.as_raw()) };
+    }
+}
+
 /// The group of the node's memory blocks.
 ///
 /// # Invariants
@@ -519,6 +548,7 @@ struct Rest<M: Machine> {
     dir: M::Dir,
     bad_pages: M::BadPages,
     _group: M::Group,
+    _limit: M::Limit,
     published: M::Published,
     device: Option<M::Device>,
     region: M::Region,
@@ -587,6 +617,7 @@ impl<M: Machine> Bare<M> {
         let device = unsafe { Rest::<M>::hold(dev, &region) }?;
         let published = M::Published::new(nid, config, listed)?;
         let bad_pages = M::BadPages::prepare(nid, config, bad_pages)?;
+        let limit = M::Limit::register(nid, config)?;
         let group = M::Group::register(nid, config)?;
         let dir = M::Dir::create(nid, state)?;
         // SAFETY: By the safety requirements.
@@ -599,6 +630,7 @@ impl<M: Machine> Bare<M> {
                 dir,
                 bad_pages,
                 _group: group,
+                _limit: limit,
                 published,
                 device,
                 region,

@@ -55,6 +55,8 @@ pub(crate) trait Machine: Sized + 'static {
     type Device: Device<Self>;
     /// See [`Published`].
     type Published: Published;
+    /// See [`Limit`].
+    type Limit: Limit;
     /// See [`Group`].
     type Group: Group;
     /// See [`Dir`].
@@ -173,6 +175,12 @@ pub(crate) trait BadPages: Sized + Send {
 
     /// Calls `show` with the address of each, in ascending order.
     fn for_each(&self, show: impl FnMut(u64));
+}
+
+/// What lets cgroups limit the node.
+pub(crate) trait Limit: Sized + Send {
+    /// Makes a region of the node, before it has a page.
+    fn register(nid: Nid, config: &Config) -> Result<Self, Refusal>;
 }
 
 /// The group of the node's memory blocks.

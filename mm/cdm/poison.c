@@ -219,6 +219,7 @@ void __cdm_page_poisoned(unsigned long pfn)
 	pages = cdm_bad_pages_around(pfn);
 	if (!pages)
 		return;
+	cdm_limit_poisoned(pfn);
 	bit = pfn - pages->first;
 	set_bit(bit, pages->counted);
 	if (READ_ONCE(pages->ignore))

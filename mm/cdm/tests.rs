@@ -26,7 +26,8 @@ const SIZE: u64 = 512 * fake::MIB;
 
 /// What is done for a node, in this order.
 const BUILT: &[Step] = &[
-    Lock, Pin, Request, Publish, Register, Create, Link, Prepare, Add, Online, Attributes, Unlock,
+    Lock, Pin, Request, Publish, Limit, Register, Create, Link, Prepare, Add, Online, Attributes,
+    Unlock,
 ];
 /// What of it can fail, and then leaves nothing behind.
 const FALLIBLE: &[&[Step]] = &[
@@ -34,6 +35,7 @@ const FALLIBLE: &[&[Step]] = &[
     &[Pin],
     &[Request],
     &[Publish],
+    &[Limit],
     &[Register],
     &[Create],
     &[Link],
@@ -42,9 +44,11 @@ const FALLIBLE: &[&[Step]] = &[
     &[Online],
 ];
 /// What is done once its memory has gone, in this order.
-const UNDONE: &[Step] = &[Free, Delete, Unregister, Withdraw, Unrequest, Unpin];
+const UNDONE: &[Step] = &[
+    Free, Delete, Unregister, Unlimit, Withdraw, Unrequest, Unpin,
+];
 /// A node has so many parts.
-const PARTS: usize = 7;
+const PARTS: usize = 8;
 
 fn raw() -> bindings::cdm_node_config {
     bindings::cdm_node_config {
@@ -159,7 +163,7 @@ mod node {
         assert!(bare.is_ok());
         assert_eq!(fake::parts(), PARTS - 1);
         assert!(fake::steps_were(&[
-            Pin, Request, Publish, Register, Create, Link, Prepare
+            Pin, Request, Publish, Limit, Register, Create, Link, Prepare
         ]));
         assert_eq!(shown(), c"registering");
         drop(bare);
@@ -324,7 +328,7 @@ mod nodes {
 
         assert_eq!(unregister(nid), Ok(()));
         assert!(fake::steps_were(&[
-            Remove, Erase, Free, Delete, Unregister, Withdraw, Unrequest, Unpin
+            Remove, Erase, Free, Delete, Unregister, Unlimit, Withdraw, Unrequest, Unpin
         ]));
         assert_eq!(fake::state().at_removal, Some((c"leaving", false)));
         assert_eq!(fake::parts(), 0);
@@ -761,7 +765,7 @@ mod nodes {
         fake::refuse(&[]);
         assert_eq!(unplug(nid), Ok(()));
         assert!(fake::steps_were(&[
-            Erase, Free, Delete, Unregister, Withdraw, Unrequest, Unpin
+            Erase, Free, Delete, Unregister, Unlimit, Withdraw, Unrequest, Unpin
         ]));
         assert_eq!(register(), Ok(nid));
         Ok(())
@@ -775,7 +779,7 @@ mod nodes {
         fake::forget_steps();
         registry::lost::<Fake>(nid);
         assert!(fake::steps_were(&[
-            MarkGone, Lose, Free, Delete, Unregister, Withdraw, Unrequest, Unpin
+            MarkGone, Lose, Free, Delete, Unregister, Unlimit, Withdraw, Unrequest, Unpin
         ]));
         assert!(!is_nameable());
         assert!(fake::state().ignores_poison);

@@ -1,0 +1,984 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How much of a device a cgroup may have: dmem.capacity, current and max. Each page
+ * is counted from where it is handed out to where it is freed, for the cgroup whose
+ * page it is, whoever brings it there. At the limit a task finds the device full.
+ *
+ * The task under test is a child in a cgroup, that does what it is told through
+ * shared memory. The controls are the same child with the limit raised, the same
+ * steps in ordinary memory, and a cgroup beside.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cdm_util.h"
+
+#define CGROUP		"/sys/fs/cgroup"
+#define TOP		"cdm_limits"
+#define ONE		TOP "/one"
+#define TWO		TOP "/two"
+#define CAPS		"migrate,thp,reclaim,swap,compaction,hugetlb,gup"
+#define UNPOISON	"/sys/kernel/debug/hwpoison/unpoison-pfn"
+#define CORRUPT		"/sys/kernel/debug/hwpoison/corrupt-pfn"
+#define SEED		0x11a0000UL
+
+#ifndef __NR_set_mempolicy_home_node
+#define __NR_set_mempolicy_home_node 450
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
+#endif
+
+#define NR		((size_t)256)		/* a portion */
+#define LIMIT_NR	((size_t)640)		/* of a limit; a huge page, and some */
+#define OVER		(LIMIT_NR + NR)
+
+/* What the child does, and what it has found */
+struct worker {
+	const char *group;
+	void (*work)(struct worker *w);
+	unsigned int told, done;
+	int nid, ram;
+	char *addr;		/* of what it has */
+	size_t nr;		/* pages it is to take */
+	size_t got;		/* that it could */
+	size_t there, in_ram;	/* where they are */
+	long ret;
+	size_t failed;		/* pages of a move, by their status */
+	bool intact;
+};
+
+FIXTURE(limits)
+{
+	int nid;
+	int ram;
+	struct worker *w[2];
+	pid_t pid[2];
+};
+
+static const char *file_of(const char *group, const char *name)
+{
+	static char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), CGROUP "/%s/%s", group, name);
+	return path;
+}
+
+/* Bytes; -1 if there is no such line */
+static long long dmem(int nid, const char *group, const char *name)
+{
+	char region[32];
+
+	snprintf(region, sizeof(region), "cdm/node%d", nid);
+	return file_field(file_of(group, name), region);
+}
+
+static int dmem_set(int nid, const char *group, const char *name, size_t nr)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "cdm/node%d %zu", nid, nr * PAGE_SIZE);
+	return file_write(file_of(group, name), text);
+}
+
+static int dmem_no_max(int nid, const char *group)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "cdm/node%d max", nid);
+	return file_write(file_of(group, "dmem.max"), text);
+}
+
+/* Pages that CPUs are about to put on lists are freed when they do. */
+static bool settles(int nid, const char *group, size_t nr)
+{
+	long long now = -1;
+	bool met;
+
+	met = wait_for((drain_lru(), now = dmem(nid, group, "dmem.current")) ==
+		       (long long)(nr * PAGE_SIZE));
+	if (!met)
+		ksft_print_msg("%s: %lld bytes, not %zu\n", group, now, nr * PAGE_SIZE);
+	return met;
+}
+
+#define EXPECT_PAGES(group, nr)	EXPECT_TRUE(settles(self->nid, group, nr))
+
+/* As many as are in use on the device, whatever they are: the judge is kpageflags. */
+static bool agrees(int nid)
+{
+	struct node_use use = { .used = 0 };
+	long long now = -1;
+	bool met;
+
+	met = wait_for((drain_lru(), !device_use(&use)) &&
+		       (now = dmem(nid, "", "dmem.current")) ==
+		       (long long)(use.used * PAGE_SIZE));
+	if (!met)
+		ksft_print_msg("%lld bytes, and %zu pages are used\n", now, use.used);
+	return met;
+}
+
+static sigjmp_buf bus;
+static bool touching;
+static size_t touched;
+
+static void on_bus(int sig)
+{
+	/* Nothing else is to find the device full. */
+	if (!READ_ONCE(touching))
+		_exit(sig);
+	siglongjmp(bus, 1);
+}
+
+/* Touches pages one by one, up to the first that is not to be had */
+static size_t touch(char *addr, size_t nr)
+{
+	size_t i;
+
+	if (sigsetjmp(bus, 1)) {
+		WRITE_ONCE(touching, false);
+		return READ_ONCE(touched);
+	}
+	WRITE_ONCE(touching, true);
+	for (i = 0; i < nr; i++) {
+		WRITE_ONCE(touched, i);
+		fill_page(addr + i * PAGE_SIZE, SEED + i);
+	}
+	WRITE_ONCE(touching, false);
+	return nr;
+}
+
+static void look(struct worker *w)
+{
+	w->there = pages_on(w->addr, w->nr, PAGE_SIZE, w->nid);
+	w->in_ram = pages_on(w->addr, w->nr, PAGE_SIZE, w->ram);
+	w->intact = pages_intact(w->addr, w->got, PAGE_SIZE, SEED) == w->got;
+}
+
+static int work(void *arg)
+{
+	struct sigaction sa = { .sa_handler = on_bus };
+	struct worker *w = arg;
+
+	sigaction(SIGBUS, &sa, NULL);
+	if (file_write(file_of(w->group, "cgroup.procs"), "0"))
+		return 1;
+	if (run_on_node(w->ram))
+		return 2;
+	for (;;) {
+		while (__atomic_load_n(&w->told, __ATOMIC_ACQUIRE) == w->done)
+			usleep(1000);
+		w->work(w);
+		__atomic_store_n(&w->done, w->done + 1, __ATOMIC_RELEASE);
+	}
+}
+
+static bool tell(struct worker *w, void (*what)(struct worker *w))
+{
+	w->work = what;
+	__atomic_store_n(&w->told, w->told + 1, __ATOMIC_RELEASE);
+	return wait_for(__atomic_load_n(&w->done, __ATOMIC_ACQUIRE) == w->told);
+}
+
+#define TELL(what)	ASSERT_TRUE(tell(w, what))
+
+static void remove_groups(void)
+{
+	static const char *const groups[] = { ONE, TWO, TOP };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(groups); i++) {
+		char path[PATH_MAX];
+
+		snprintf(path, sizeof(path), CGROUP "/%s", groups[i]);
+		if (access(path, F_OK))
+			continue;
+		file_write(file_of(groups[i], "cgroup.kill"), "1");
+		wait_for(!rmdir(path));
+	}
+}
+
+FIXTURE_SETUP(limits)
+{
+	static const char *const groups[] = { ONE, TWO };
+	int i;
+
+	self->pid[0] = 0;
+	self->pid[1] = 0;
+	self->ram = ram_node(0);
+	ASSERT_LE(0, self->ram);
+	ASSERT_EQ(0, setting(KSM_SYSFS "/run", "0"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "madvise"));
+	ASSERT_EQ(0, setting(THP_SYSFS "/khugepaged/defrag", "0"));
+	remove_groups();
+	self->nid = cdm_node_up(CAPS);
+	ASSERT_LE(0, self->nid);
+
+	ASSERT_EQ(0, file_write(CGROUP "/cgroup.subtree_control", "+memory +dmem"));
+	ASSERT_EQ(0, mkdir(CGROUP "/" TOP, 0755));
+	ASSERT_EQ(0, file_write(file_of(TOP, "cgroup.subtree_control"), "+memory +dmem"));
+	for (i = 0; i < 2; i++) {
+		struct worker *w = shared_page();
+
+		ASSERT_NE(NULL, w);
+		ASSERT_EQ(0, mkdir(file_of(groups[i], ""), 0755));
+		w->group = groups[i];
+		w->nid = self->nid;
+		w->ram = self->ram;
+		w->nr = NR;
+		self->w[i] = w;
+		self->pid[i] = spawn(work, w);
+		ASSERT_LT(0, self->pid[i]);
+	}
+}
+
+FIXTURE_TEARDOWN_PARENT(limits)
+{
+	kill_and_reap(self->pid[0]);
+	kill_and_reap(self->pid[1]);
+	pool_set(self->nid, "0");
+	remove_groups();
+	file_write(CGROUP "/cgroup.subtree_control", "-dmem");
+	settings_restore();
+}
+
+/* Steps of the child. What it has is at addr. */
+
+static void take(struct worker *w)
+{
+	w->addr = map_pages_on(w->nr, w->nid);
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+static void take_more(struct worker *w)
+{
+	w->got += touch(w->addr + w->got * PAGE_SIZE, w->nr - w->got);
+	w->there = pages_on(w->addr, w->nr, PAGE_SIZE, w->nid);
+}
+
+static void take_in_ram(struct worker *w)
+{
+	w->addr = map_pages(w->nr);
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+static void take_preferred(struct worker *w)
+{
+	w->addr = map_pages(w->nr);
+	w->ret = bind_pages(w->addr, w->nr, MPOL_PREFERRED, NODE_BIT(w->nid), 0);
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+static void take_either(struct worker *w)
+{
+	w->addr = map_pages(w->nr);
+	w->ret = bind_pages(w->addr, w->nr, MPOL_BIND,
+			    NODE_BIT(w->nid) | NODE_BIT(w->ram), 0);
+	w->ret = w->ret ?: syscall(__NR_set_mempolicy_home_node, w->addr,
+				   w->nr * PAGE_SIZE, w->nid, 0);
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+static void take_huge(struct worker *w)
+{
+	w->addr = map_huge_range(1);
+	w->ret = madvise(w->addr, HUGE, MADV_HUGEPAGE) ?:
+		 bind_pages(w->addr, HUGE_NR, MPOL_BIND, NODE_BIT(w->nid), 0);
+	w->nr = HUGE_NR;
+	w->got = touch(w->addr, w->nr);
+	look(w);
+	w->ret = w->ret ?: (long)pages_in_folios(w->addr, HUGE_NR, 2048) - (long)HUGE_NR;
+}
+
+static void take_shmem(struct worker *w)
+{
+	w->addr = mmap(NULL, w->nr * PAGE_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	w->ret = bind_pages(w->addr, w->nr, MPOL_BIND, NODE_BIT(w->nid), 0);
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+static int file = -1;
+
+static void take_file(struct worker *w)
+{
+	file = memfd_create("limits", 0);
+	w->ret = ftruncate(file, w->nr * PAGE_SIZE);
+	w->addr = mmap(NULL, w->nr * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	w->ret = w->ret ?: bind_pages(w->addr, w->nr, MPOL_BIND, NODE_BIT(w->nid), 0);
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+static void truncate_file(struct worker *w)
+{
+	w->ret = ftruncate(file, 0);
+}
+
+static void take_pool(struct worker *w)
+{
+	w->addr = map_huge(w->nr / HUGE_NR, MAP_NORESERVE);
+	w->ret = bind_pages(w->addr, w->nr, MPOL_BIND, NODE_BIT(w->nid), 0);
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+static void take_pool_preferred(struct worker *w)
+{
+	w->addr = map_huge(w->nr / HUGE_NR, 0);
+	w->ret = bind_pages(w->addr, w->nr, MPOL_PREFERRED, NODE_BIT(w->nid), 0);
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+static void give(struct worker *w)
+{
+	w->ret = munmap(w->addr, w->nr * PAGE_SIZE);
+}
+
+/* Every other page, or the second half of a huge page */
+static void give_every_other(struct worker *w)
+{
+	size_t i;
+
+	for (i = 0; i < w->nr; i += 2)
+		w->ret |= madvise(w->addr + i * PAGE_SIZE, PAGE_SIZE, MADV_DONTNEED);
+}
+
+static void give_half(struct worker *w)
+{
+	w->ret = madvise(w->addr + w->nr / 2 * PAGE_SIZE, w->nr / 2 * PAGE_SIZE,
+			 MADV_DONTNEED);
+}
+
+static void move(struct worker *w, int nid)
+{
+	int *status = calloc(w->nr, sizeof(*status));
+
+	w->ret = move_to(w->addr, w->nr, PAGE_SIZE, nid, status);
+	w->failed = count_status(status, w->nr, -ENOMEM);
+	free(status);
+	look(w);
+}
+
+static void move_in(struct worker *w)
+{
+	move(w, w->nid);
+}
+
+static void move_out(struct worker *w)
+{
+	move(w, w->ram);
+}
+
+static void bind_and_move(struct worker *w)
+{
+	w->ret = bind_pages(w->addr, w->nr, MPOL_BIND, NODE_BIT(w->nid), MPOL_MF_MOVE);
+	look(w);
+}
+
+static void page_out(struct worker *w)
+{
+	w->ret = madvise(w->addr, w->nr * PAGE_SIZE, MADV_PAGEOUT);
+	w->there = pages_on(w->addr, w->nr, PAGE_SIZE, w->nid);
+}
+
+static void page_in(struct worker *w)
+{
+	w->intact = pages_intact(w->addr, w->nr, PAGE_SIZE, SEED) == w->nr;
+	w->there = pages_on(w->addr, w->nr, PAGE_SIZE, w->nid);
+}
+
+static void collapse(struct worker *w)
+{
+	w->ret = madvise(w->addr, HUGE, MADV_HUGEPAGE) ?:
+		 madvise(w->addr, HUGE, MADV_COLLAPSE);
+	w->ret = w->ret ?: (long)pages_in_folios(w->addr, HUGE_NR, 2048) - (long)HUGE_NR;
+	look(w);
+}
+
+/* A child of the child shares the pages, and stays; then it writes to them. */
+static struct worker *grandchild;
+static pid_t grandchild_pid;
+
+static int inherits(void *arg)
+{
+	struct worker *g = arg;
+
+	for (;;) {
+		while (__atomic_load_n(&g->told, __ATOMIC_ACQUIRE) == g->done)
+			usleep(1000);
+		g->got = touch(g->addr, g->nr);
+		look(g);
+		__atomic_store_n(&g->done, g->done + 1, __ATOMIC_RELEASE);
+	}
+	return 0;
+}
+
+static void fork_child(struct worker *w)
+{
+	grandchild = shared_page();
+	*grandchild = *w;
+	grandchild->told = 0;
+	grandchild->done = 0;
+	grandchild_pid = spawn(inherits, grandchild);
+	w->ret = grandchild_pid < 0;
+}
+
+static void grandchild_writes(struct worker *w)
+{
+	w->ret = !tell(grandchild, NULL);
+	w->there = grandchild->there;
+	w->got = grandchild->got;
+}
+
+static void end_grandchild(struct worker *w)
+{
+	kill_and_reap(grandchild_pid);
+}
+
+/* The files are there with the node, and say what it is. */
+TEST_F_TIMEOUT(limits, region, CDM_TIMEOUT)
+{
+	const struct device *dev = cdm_device(0);
+
+	ASSERT_NE(NULL, dev);
+	EXPECT_EQ((long long)dev->size, dmem(self->nid, "", "dmem.capacity"));
+	EXPECT_EQ(0, dmem(self->nid, ONE, "dmem.current"));
+	EXPECT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", NR));
+	EXPECT_EQ((long long)(NR * PAGE_SIZE), dmem(self->nid, ONE, "dmem.max"));
+	EXPECT_EQ(0, dmem_set(self->nid, ONE, "dmem.low", NR));
+	EXPECT_EQ((long long)(NR * PAGE_SIZE), dmem(self->nid, ONE, "dmem.low"));
+	EXPECT_EQ(0, dmem_set(self->nid, ONE, "dmem.min", NR));
+	EXPECT_EQ((long long)(NR * PAGE_SIZE), dmem(self->nid, ONE, "dmem.min"));
+
+	ASSERT_EQ(0, cdm_node_down());
+	EXPECT_EQ(-1, dmem(self->nid, "", "dmem.capacity"));
+	EXPECT_EQ(-1, dmem(self->nid, ONE, "dmem.max"));
+	EXPECT_EQ(-EINVAL, dmem_set(self->nid, ONE, "dmem.max", NR));
+
+	/* What was said about another node that had the number does not hold. */
+	ASSERT_EQ(self->nid, cdm_node_up(CAPS));
+	EXPECT_EQ((long long)dev->size, dmem(self->nid, "", "dmem.capacity"));
+	EXPECT_EQ(0, dmem_no_max(self->nid, TWO));
+}
+
+/* Faults and what undoes them, for the cgroup, those above it and nobody else */
+TEST_F_TIMEOUT(limits, counted, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	/* Control: in ordinary memory */
+	TELL(take_in_ram);
+	EXPECT_EQ(NR, w->in_ram);
+	EXPECT_PAGES(ONE, 0);
+	TELL(give);
+
+	TELL(take);
+	EXPECT_EQ(NR, w->there);
+	EXPECT_PAGES(ONE, NR);
+	EXPECT_PAGES(TOP, NR);
+	EXPECT_PAGES("", NR);
+	EXPECT_PAGES(TWO, 0);
+	TELL(give_half);
+	EXPECT_PAGES(ONE, NR / 2);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+
+	TELL(take_huge);
+	EXPECT_EQ(0, w->ret);
+	EXPECT_PAGES(ONE, HUGE_NR);
+	/* The folio is split, or waits for that; then it is not. */
+	TELL(give_half);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+	EXPECT_PAGES("", 0);
+}
+
+/* Copy on write, in a child of the child and back */
+TEST_F_TIMEOUT(limits, forked, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	TELL(take);
+	TELL(fork_child);
+	ASSERT_EQ(0, w->ret);
+	EXPECT_PAGES(ONE, NR);
+	TELL(grandchild_writes);
+	EXPECT_EQ(NR, w->there);
+	EXPECT_PAGES(ONE, 2 * NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, NR);
+	TELL(end_grandchild);
+	EXPECT_PAGES(ONE, 0);
+
+	/* At the limit it finds the device full, and the other keeps what it has. */
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", NR + NR / 2));
+	TELL(take);
+	TELL(fork_child);
+	TELL(grandchild_writes);
+	EXPECT_EQ(NR / 2, w->got);
+	EXPECT_PAGES(ONE, NR + NR / 2);
+	TELL(end_grandchild);
+	EXPECT_PAGES(ONE, NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+}
+
+/* Moved in and out, by the task itself and by somebody in another cgroup */
+TEST_F_TIMEOUT(limits, moved, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+	void *pages[NR];
+	int nodes[NR], status[NR];
+	long long root;
+	size_t i;
+
+	TELL(take_in_ram);
+	TELL(move_in);
+	EXPECT_EQ(NR, w->there);
+	EXPECT_TRUE(w->intact);
+	EXPECT_PAGES(ONE, NR);
+	TELL(move_out);
+	EXPECT_EQ(NR, w->in_ram);
+	EXPECT_PAGES(ONE, 0);
+	TELL(bind_and_move);
+	EXPECT_EQ(NR, w->there);
+	EXPECT_PAGES(ONE, NR);
+	TELL(move_out);
+	EXPECT_PAGES(ONE, 0);
+
+	root = dmem(self->nid, "", "dmem.current");
+	for (i = 0; i < NR; i++) {
+		pages[i] = w->addr + i * PAGE_SIZE;
+		nodes[i] = self->nid;
+	}
+	EXPECT_EQ(0, move_pages(self->pid[0], NR, pages, nodes, status, MPOL_MF_MOVE_ALL));
+	EXPECT_EQ(NR, count_status(status, NR, self->nid));
+	EXPECT_PAGES(ONE, NR);
+	EXPECT_EQ(root + (long long)(NR * PAGE_SIZE), dmem(self->nid, "", "dmem.current"));
+	TELL(move_out);
+	EXPECT_PAGES(ONE, 0);
+
+	/* By who moves without a limit: it is that of the pages that counts. */
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", NR / 2));
+	EXPECT_NE(0, move_pages(self->pid[0], NR, pages, nodes, status, MPOL_MF_MOVE_ALL));
+	EXPECT_PAGES(ONE, NR / 2);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+}
+
+/* To swap and back */
+TEST_F_TIMEOUT(limits, swapped, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	TELL(take);
+	EXPECT_TRUE(agrees(self->nid));
+	TELL(page_out);
+	EXPECT_EQ(0, w->there);
+	/* What has been written to a disk may be there still, in the swap cache. */
+	EXPECT_TRUE(agrees(self->nid));
+	TELL(page_in);
+	EXPECT_TRUE(w->intact);
+	EXPECT_EQ(NR, w->there);
+	EXPECT_PAGES(ONE, NR);
+	EXPECT_TRUE(agrees(self->nid));
+	TELL(page_out);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+}
+
+/* Base pages become a huge one */
+TEST_F_TIMEOUT(limits, collapsed, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	w->nr = HUGE_NR;
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "never"));
+	TELL(take_huge);
+	EXPECT_EQ(HUGE_NR, w->there);
+	EXPECT_PAGES(ONE, HUGE_NR);
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "madvise"));
+	TELL(collapse);
+	EXPECT_EQ(0, w->ret);
+	EXPECT_TRUE(w->intact);
+	EXPECT_PAGES(ONE, HUGE_NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+}
+
+/* Files of tmpfs: mapped, truncated */
+TEST_F_TIMEOUT(limits, shmem, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	TELL(take_file);
+	EXPECT_EQ(0, w->ret);
+	EXPECT_EQ(NR, w->there);
+	EXPECT_PAGES(ONE, NR);
+	TELL(truncate_file);
+	EXPECT_PAGES(ONE, 0);
+
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", LIMIT_NR));
+	w->nr = OVER;
+	TELL(take_shmem);
+	EXPECT_EQ(LIMIT_NR, w->got);
+	EXPECT_EQ(LIMIT_NR, w->there);
+	EXPECT_PAGES(ONE, LIMIT_NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+}
+
+/* Huge pages of the device's pool, while somebody has them */
+TEST_F_TIMEOUT(limits, hugetlb, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	ASSERT_EQ(0, pool_set(self->nid, "3"));
+	ASSERT_EQ(3, pool_size(self->nid));
+	EXPECT_PAGES("", 0);
+
+	w->nr = 3 * HUGE_NR;
+	TELL(take_pool);
+	EXPECT_EQ(3 * HUGE_NR, w->there);
+	EXPECT_PAGES(ONE, 3 * HUGE_NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", 2 * HUGE_NR));
+	TELL(take_pool);
+	EXPECT_EQ(2 * HUGE_NR, w->got);
+	EXPECT_PAGES(ONE, 2 * HUGE_NR);
+	TELL(give);
+	TELL(take_pool_preferred);
+	EXPECT_EQ(0, w->ret);
+	EXPECT_EQ(3 * HUGE_NR, w->got);
+	EXPECT_EQ(2 * HUGE_NR, w->there);
+	EXPECT_PAGES(ONE, 2 * HUGE_NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+}
+
+/* At the limit the device is full for the task, and for nobody else. */
+TEST_F_TIMEOUT(limits, max, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+	long long killed = vm_event("oom_kill");
+
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", LIMIT_NR));
+	w->nr = OVER;
+	TELL(take);
+	EXPECT_EQ(LIMIT_NR, w->got);
+	EXPECT_EQ(LIMIT_NR, w->there);
+	EXPECT_EQ(0, w->in_ram);
+	EXPECT_TRUE(w->intact);
+	EXPECT_PAGES(ONE, LIMIT_NR);
+
+	/* Somebody else, meanwhile */
+	self->w[1]->nr = OVER;
+	ASSERT_TRUE(tell(self->w[1], take));
+	EXPECT_EQ(OVER, self->w[1]->there);
+	EXPECT_PAGES(TWO, OVER);
+
+	/* Raised */
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", OVER));
+	TELL(take_more);
+	EXPECT_EQ(OVER, w->there);
+	TELL(give);
+
+	/* Huge pages, and base pages where there is no room for one */
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", LIMIT_NR));
+	TELL(take_huge);
+	EXPECT_EQ(0, w->ret);
+	TELL(give);
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", HUGE_NR - 1));
+	TELL(take_huge);
+	EXPECT_NE(0, w->ret);
+	EXPECT_EQ(HUGE_NR - 1, w->got);
+	EXPECT_EQ(HUGE_NR - 1, w->there);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+	EXPECT_EQ(killed, vm_event("oom_kill"));
+}
+
+/* A move is refused as to a full node, and a preference finds another one. */
+TEST_F_TIMEOUT(limits, falls_back, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", LIMIT_NR));
+	w->nr = OVER;
+	TELL(take_preferred);
+	EXPECT_EQ(0, w->ret);
+	EXPECT_EQ(OVER, w->got);
+	EXPECT_EQ(LIMIT_NR, w->there);
+	EXPECT_PAGES(ONE, LIMIT_NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+
+	/* Bound to both: the other one has room */
+	TELL(take_either);
+	EXPECT_EQ(0, w->ret);
+	EXPECT_EQ(OVER, w->got);
+	EXPECT_EQ(LIMIT_NR, w->there);
+	EXPECT_EQ(NR, w->in_ram);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+
+	TELL(take_in_ram);
+	TELL(move_in);
+	EXPECT_NE(0, w->ret);
+	EXPECT_EQ(LIMIT_NR, w->there);
+	EXPECT_EQ(OVER, w->got);
+	EXPECT_TRUE(w->intact);
+	EXPECT_PAGES(ONE, LIMIT_NR);
+	/* Control */
+	ASSERT_EQ(0, dmem_no_max(self->nid, ONE));
+	TELL(move_in);
+	EXPECT_EQ(0, w->ret);
+	EXPECT_EQ(OVER, w->there);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+}
+
+/* What is above limits all below together. */
+TEST_F_TIMEOUT(limits, hierarchy, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	ASSERT_EQ(0, dmem_set(self->nid, TOP, "dmem.max", LIMIT_NR));
+	TELL(take);
+	EXPECT_EQ(NR, w->there);
+	self->w[1]->nr = LIMIT_NR;
+	ASSERT_TRUE(tell(self->w[1], take));
+	EXPECT_EQ(LIMIT_NR - NR, self->w[1]->got);
+	EXPECT_PAGES(ONE, NR);
+	EXPECT_PAGES(TWO, LIMIT_NR - NR);
+	EXPECT_PAGES(TOP, LIMIT_NR);
+	/* What one gives, the other gets. */
+	TELL(give);
+	EXPECT_PAGES(TOP, LIMIT_NR - NR);
+	ASSERT_TRUE(tell(self->w[1], take_more));
+	EXPECT_EQ(LIMIT_NR, self->w[1]->got);
+	ASSERT_TRUE(tell(self->w[1], give));
+	EXPECT_PAGES(TOP, 0);
+}
+
+static void fill_shared(struct worker *w)
+{
+	w->got = touch(w->addr, w->nr);
+	look(w);
+}
+
+/* Pages outlive their cgroup, and count above it until they go. */
+TEST_F_TIMEOUT(limits, removed_group, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+	char *shared;
+
+	shared = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, shared);
+	ASSERT_EQ(0, bind_pages(shared, NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	/* It is told where; the mapping came with a fork of its own. */
+	kill_and_reap(self->pid[0]);
+	w->told = 0;
+	w->done = 0;
+	w->addr = shared;
+	self->pid[0] = spawn(work, w);
+	TELL(fill_shared);
+	EXPECT_EQ(NR, w->there);
+	EXPECT_PAGES(ONE, NR);
+
+	kill_and_reap(self->pid[0]);
+	self->pid[0] = 0;
+	ASSERT_TRUE(wait_for(!rmdir(CGROUP "/" ONE)));
+	EXPECT_PAGES(TOP, NR);
+	EXPECT_PAGES("", NR);
+	/* A limit above counts them. */
+	ASSERT_EQ(0, dmem_set(self->nid, TOP, "dmem.max", NR + 1));
+	ASSERT_TRUE(tell(self->w[1], take));
+	EXPECT_EQ(1, self->w[1]->got);
+	ASSERT_TRUE(tell(self->w[1], give));
+	EXPECT_PAGES(TOP, NR);
+	munmap(shared, NR * PAGE_SIZE);
+	EXPECT_PAGES(TOP, 0);
+	EXPECT_PAGES("", 0);
+}
+
+/* The device leaves, and what was on it is ordinary memory. */
+TEST_F_TIMEOUT(limits, unbound, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	TELL(take);
+	EXPECT_PAGES(ONE, NR);
+	ASSERT_EQ(0, cdm_node_down());
+	EXPECT_EQ(-1, dmem(self->nid, ONE, "dmem.current"));
+	TELL(look);
+	EXPECT_TRUE(w->intact);
+	EXPECT_EQ(0, w->there);
+
+	ASSERT_EQ(self->nid, cdm_node_up(CAPS));
+	EXPECT_PAGES(ONE, 0);
+	TELL(move_in);
+	EXPECT_EQ(NR, w->there);
+	EXPECT_PAGES(ONE, NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+	EXPECT_PAGES("", 0);
+}
+
+/* A task that is killed gives back all it has. */
+TEST_F_TIMEOUT(limits, killed, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	TELL(take);
+	TELL(take_huge);
+	w->nr = NR;
+	TELL(take_shmem);
+	EXPECT_PAGES(ONE, 2 * NR + HUGE_NR);
+	kill_and_reap(self->pid[0]);
+	self->pid[0] = 0;
+	EXPECT_PAGES(ONE, 0);
+	EXPECT_PAGES("", 0);
+}
+
+/* A page that breaks is nobody's any more, mapped or not. */
+TEST_F_TIMEOUT(limits, poisoned, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+	unsigned long pfn;
+	char *shared, text[32];
+
+	shared = mmap(NULL, NR * PAGE_SIZE, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, shared);
+	ASSERT_EQ(0, bind_pages(shared, NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	ASSERT_EQ(NR, touch(shared, NR));
+	EXPECT_PAGES("", NR);
+	pfn = page_pfn(shared);
+	ASSERT_NE(0, pfn);
+	snprintf(text, sizeof(text), "%#lx", pfn);
+	ASSERT_EQ(0, file_write(CORRUPT, text));
+	EXPECT_PAGES("", NR - 1);
+	munmap(shared, NR * PAGE_SIZE);
+	EXPECT_PAGES("", 0);
+	EXPECT_EQ(0, file_write(UNPOISON, text));
+	/* It can be had again, and counts. */
+	TELL(take);
+	EXPECT_PAGES(ONE, NR);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+	EXPECT_PAGES("", 0);
+}
+
+/* Compaction takes free pages past the allocator. */
+TEST_F_TIMEOUT(limits, compacted, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+	long long moved = vm_event("compact_migrate_scanned");
+	char path[128];
+
+	w->nr = 4096;
+	TELL(take);
+	EXPECT_EQ(w->nr, w->there);
+	TELL(give_every_other);
+	EXPECT_PAGES(ONE, w->nr / 2);
+	/* Nor does the limit keep pages from being moved about. */
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", w->nr / 2));
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/compact", self->nid);
+	ASSERT_EQ(0, file_write(path, "1"));
+	EXPECT_LT(moved, vm_event("compact_migrate_scanned"));
+	EXPECT_PAGES(ONE, w->nr / 2);
+	EXPECT_TRUE(agrees(self->nid));
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+	EXPECT_PAGES("", 0);
+}
+
+/* Much of all that at a time, at a limit that is hit over and over */
+static void stir(struct worker *w)
+{
+	unsigned int seed = getpid();
+	size_t nr = w->nr;
+	int i;
+
+	for (i = 0; i < 30; i++) {
+		w->nr = nr;
+		switch (rand_r(&seed) % 4) {
+		case 0:
+			take(w);
+			break;
+		case 1:
+			take_in_ram(w);
+			move_in(w);
+			break;
+		case 2:
+			take_huge(w);
+			break;
+		case 3:
+			take_shmem(w);
+			break;
+		}
+		switch (rand_r(&seed) % 4) {
+		case 0:
+			move_out(w);
+			break;
+		case 1:
+			give_half(w);
+			break;
+		case 2:
+			page_out(w);
+			break;
+		}
+		give(w);
+	}
+	w->nr = nr;
+}
+
+TEST_F_TIMEOUT(limits, stirred, CDM_TIMEOUT)
+{
+	int i;
+
+	ASSERT_EQ(0, dmem_set(self->nid, TOP, "dmem.max", LIMIT_NR));
+	for (i = 0; i < 2; i++) {
+		self->w[i]->work = stir;
+		__atomic_store_n(&self->w[i]->told, self->w[i]->told + 1, __ATOMIC_RELEASE);
+	}
+	for (i = 0; i < 2; i++)
+		EXPECT_TRUE(wait_for(__atomic_load_n(&self->w[i]->done, __ATOMIC_ACQUIRE) ==
+				     self->w[i]->told));
+	EXPECT_PAGES(ONE, 0);
+	EXPECT_PAGES(TWO, 0);
+	EXPECT_PAGES("", 0);
+	/* And all of the limit can be had. */
+	self->w[0]->nr = OVER;
+	ASSERT_TRUE(tell(self->w[0], take));
+	EXPECT_EQ(LIMIT_NR, self->w[0]->got);
+	EXPECT_TRUE(agrees(self->nid));
+}
+
+TEST_HARNESS_MAIN
