@@ -3,9 +3,9 @@
  * Coherent device memory: its limits, by the dmem controller.
  *
  * For those parts of mm that hand out pages of a device and take them back. A
- * page is charged where it is handed out, which is where memcg charges it, too,
- * and uncharged where it is freed; mm/cdm/limit.c remembers whom to. See
- * Documentation/mm/cdm.rst.
+ * page is charged where it is handed out, before memcg charges it: then there is
+ * still another node to ask. It is uncharged where it is freed; mm/cdm/limit.c
+ * remembers whom to. See Documentation/mm/cdm.rst.
  */
 #ifndef _LINUX_CDM_LIMIT_H
 #define _LINUX_CDM_LIMIT_H

@@ -66,7 +66,7 @@ static void cdm_pm_release(struct device *dev)
 
 static int __init cdm_pm_init(void)
 {
-	struct device *dev = kzalloc(sizeof(*dev), GFP_KERNEL);
+	struct device *dev = kzalloc_obj(*dev);
 	int ret;
 
 	if (!dev)

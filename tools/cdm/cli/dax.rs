@@ -595,6 +595,7 @@ pub fn detach(mut args: env::ArgsOs) -> Result<(), Failure> {
     let name = name.ok_or_else(|| Failure::usage("detach: which device? daxX.Y"))?;
 
     let device = Device::find(&name)?;
+    let _lock = lock()?;
     if let Some(driver) = to.as_deref().filter(|driver| !has_driver(driver)) {
         return Err(Failure::new(format!("there is no driver {driver}")));
     }
@@ -607,7 +608,6 @@ pub fn detach(mut args: env::ArgsOs) -> Result<(), Failure> {
         )));
     }
     let nid = device.nid();
-    let _lock = lock()?;
     device.write("state", "unplugged").map_err(|error| {
         if error.raw_os_error() == Some(EBUSY) {
             Failure::new(format!(

@@ -86,4 +86,18 @@ do {									\
 	}								\
 } while (0)
 
+/* A device that was away is the same node again, and of use. */
+#define expect_node_again()						\
+do {									\
+	const size_t nr = 8;						\
+	char *addr;							\
+									\
+	/* The directory of a node goes first, the claim to its number last */ \
+	EXPECT_TRUE(wait_for(cdm_node_up(HOLD_CAPS) == self->nid));	\
+	addr = filled_pages_on(nr, self->nid, HOLD_SEED);		\
+	ASSERT_NE(NULL, addr);						\
+	EXPECT_EQ(nr, pages_on(addr, nr, PAGE_SIZE, self->nid));	\
+	EXPECT_EQ(nr, pages_intact(addr, nr, PAGE_SIZE, HOLD_SEED));	\
+} while (0)
+
 #endif /* _CDM_HOLD_H */

@@ -111,6 +111,15 @@ long long file_field(const char *path, const char *field);
 int log_open(void);
 bool log_has(int fd, const char *words);
 
+/* For a fixture of kselftest_harness.h that has log and text */
+#define expect_logged(...)						\
+do {									\
+	snprintf(self->text, sizeof(self->text), __VA_ARGS__);		\
+	EXPECT_TRUE(log_has(self->log, self->text)) {			\
+		TH_LOG("the log does not say \"%s\"", self->text);	\
+	}								\
+} while (0)
+
 /* Change a setting; settings_restore() brings back what was there first */
 int setting(const char *path, const char *text);
 void settings_restore(void);

@@ -124,14 +124,6 @@ FIXTURE_TEARDOWN_PARENT(cxl)
 	settings_restore();
 }
 
-#define expect_logged(...)						\
-do {									\
-	snprintf(self->text, sizeof(self->text), __VA_ARGS__);		\
-	EXPECT_TRUE(log_has(self->log, self->text)) {			\
-		TH_LOG("the log does not say \"%s\"", self->text);	\
-	}								\
-} while (0)
-
 /* The device is a node that nobody has without naming it; the kernel never had it */
 #define expect_isolated(caps, bytes)					\
 do {									\

@@ -129,14 +129,6 @@ do {									\
 		      pages_on(pages, NR, PAGE_SIZE, ram_node(1)));	\
 } while (0)
 
-#define expect_logged(...)						\
-do {									\
-	snprintf(self->text, sizeof(self->text), __VA_ARGS__);		\
-	EXPECT_TRUE(log_has(self->log, self->text)) {			\
-		TH_LOG("the log does not say \"%s\"", self->text);	\
-	}								\
-} while (0)
-
 /* The memory is a node with this mask; who names it is there, nobody else is */
 TEST_F_TIMEOUT(dax, node, CDM_TIMEOUT)
 {

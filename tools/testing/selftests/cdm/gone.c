@@ -101,19 +101,10 @@ static const struct device *pci_rescan(void)
 	return cdm_device(0);
 }
 
-/* The same device is the same node again, and of use. */
 #define expect_back()							\
 do {									\
-	char *addr;							\
-									\
 	ASSERT_NE(NULL, pci_rescan());					\
-	/* The directory of a node goes first, the claim to its number last */ \
-	EXPECT_TRUE(wait_for(cdm_node_up(HOLD_CAPS) == self->nid));	\
-	addr = map_pages_on(CHECK_NR, self->nid);			\
-	ASSERT_NE(NULL, addr);						\
-	fill_pages(addr, CHECK_NR, PAGE_SIZE, CHECK_SEED);		\
-	EXPECT_EQ(CHECK_NR, pages_on(addr, CHECK_NR, PAGE_SIZE, self->nid)); \
-	EXPECT_EQ(CHECK_NR, pages_intact(addr, CHECK_NR, PAGE_SIZE, CHECK_SEED)); \
+	expect_node_again();						\
 } while (0)
 
 /* Something in the kernel still refers to pages: to these only, and not for ever */

@@ -685,10 +685,17 @@ TEST_F_TIMEOUT(limits, max, CDM_TIMEOUT)
 {
 	struct worker *w = self->w[0];
 	long long killed = vm_event("oom_kill");
+	int log = log_open();
+	char text[64];
 
+	ASSERT_LE(0, log);
 	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", LIMIT_NR));
 	w->nr = OVER;
 	TELL(take);
+	snprintf(text, sizeof(text), "[%d]: no page within dmem.max of node %d,",
+		 self->pid[0], self->nid);
+	EXPECT_TRUE(log_has(log, text));
+	close(log);
 	EXPECT_EQ(LIMIT_NR, w->got);
 	EXPECT_EQ(LIMIT_NR, w->there);
 	EXPECT_EQ(0, w->in_ram);
