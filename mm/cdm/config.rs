@@ -27,6 +27,23 @@ pub(crate) struct Limits {
     pub(crate) last: u64,
 }
 
+/// What the administrator decides about a node.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    /// A cpuset must list it for a task to name it.
+    pub(crate) listed: bool,
+    /// The memory controller does not count its pages.
+    pub(crate) uncounted: bool,
+}
+
+impl Rules {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self {
+        listed: false,
+        uncounted: false,
+    };
+}
+
 /// What a driver says about its memory, in a form that makes sense.
 ///
 /// # Invariants

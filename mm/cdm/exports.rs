@@ -255,7 +255,7 @@ unsafe extern "C" fn cdm_core_set_listed(nid: c_int, listed: bool) -> c_int {
 /// None.
 #[export]
 unsafe extern "C" fn cdm_core_set_default_listed(listed: bool) {
-    registry::set_default_listed::<ThisMachine>(listed);
+    registry::change_default::<ThisMachine>(|rules| rules.listed = listed);
 }
 
 /// Returns what [`cdm_core_set_default_listed`] has set.
@@ -265,7 +265,40 @@ unsafe extern "C" fn cdm_core_set_default_listed(listed: bool) {
 /// None.
 #[export]
 unsafe extern "C" fn cdm_core_default_listed() -> bool {
-    registry::default_listed::<ThisMachine>()
+    registry::default::<ThisMachine>().listed
+}
+
+/// Sets whether memcg counts a node's pages, for the administrator who wrote to its `cdm_memcg`.
+///
+/// # Safety
+///
+/// None: `nid` may be anything.
+#[export]
+unsafe extern "C" fn cdm_core_set_uncounted(nid: c_int, uncounted: bool) -> c_int {
+    from_result(|| {
+        registry::set_uncounted::<ThisMachine>(Nid::new(nid).ok_or(ENODEV)?, uncounted)?;
+        Ok(0)
+    })
+}
+
+/// Sets it for the nodes of devices of which nothing has been said.
+///
+/// # Safety
+///
+/// None.
+#[export]
+unsafe extern "C" fn cdm_core_set_default_uncounted(uncounted: bool) {
+    registry::change_default::<ThisMachine>(|rules| rules.uncounted = uncounted);
+}
+
+/// Returns what [`cdm_core_set_default_uncounted`] has set.
+///
+/// # Safety
+///
+/// None.
+#[export]
+unsafe extern "C" fn cdm_core_default_uncounted() -> bool {
+    registry::default::<ThisMachine>().uncounted
 }
 
 /// Writes the names of what is not denied, as a C string.

@@ -8,7 +8,8 @@ use crate::{
     config::{
         Config,
         Limits,
-        Refusal, //
+        Refusal,
+        Rules, //
     },
     lifecycle::By,
     nid::{
@@ -136,8 +137,8 @@ pub(crate) struct State {
     pub(crate) bad_pages: KVec<u64>,
     /// Are those that break from now on not remembered?
     pub(crate) ignores_poison: bool,
-    /// Of the node that was touched last: must a cpuset list it?
-    pub(crate) is_listed: bool,
+    /// Of the node that was touched last.
+    pub(crate) rules: Rules,
     /// How long somebody has slept, in milliseconds.
     pub(crate) slept: u32,
     dirs: usize,
@@ -161,7 +162,7 @@ impl State {
             event: None,
             bad_pages: KVec::new(),
             ignores_poison: false,
-            is_listed: false,
+            rules: Rules::NONE,
             slept: 0,
             dirs: 0,
         }
@@ -339,7 +340,16 @@ impl Machine for Fake {
     }
 
     fn set_listed(_nid: Nid, listed: bool) {
-        STATE.lock().is_listed = listed;
+        STATE.lock().rules.listed = listed;
+    }
+
+    fn set_uncounted(_nid: Nid, uncounted: bool) -> Result {
+        let mut state = STATE.lock();
+        if state.in_use > 0 {
+            return Err(EBUSY);
+        }
+        state.rules.uncounted = uncounted;
+        Ok(())
     }
 
     fn retire(addrs: &[u64]) {
@@ -430,9 +440,9 @@ impl parts::Device<Fake> for Device {
 pub(crate) struct Published;
 
 impl parts::Published for Published {
-    fn new(_nid: Nid, _config: &Config, listed: bool) -> Result<Self, Refusal> {
+    fn new(_nid: Nid, _config: &Config, rules: Rules) -> Result<Self, Refusal> {
         ask_for(Step::Publish, "publishing")?;
-        STATE.lock().is_listed = listed;
+        STATE.lock().rules = rules;
         Ok(Self)
     }
 

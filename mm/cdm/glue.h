@@ -6,7 +6,7 @@
 #ifndef _MM_CDM_GLUE_H
 #define _MM_CDM_GLUE_H
 
-#include <linux/cdm.h>
+#include <linux/cdm_limit.h>
 #include <linux/memory.h>
 #include <trace/events/cdm.h>
 
@@ -104,6 +104,9 @@ void cdm_mark_gone(int nid);
 void cdm_set_listed(int nid, bool listed);
 void cdm_set_nameable(int nid, bool nameable);
 
+/* memcg.c */
+int cdm_set_uncounted(int nid, bool uncounted);
+
 /* limit.c */
 int cdm_limit_attach(int nid, u64 start, u64 size);
 void cdm_limit_detach(int nid);
@@ -183,6 +186,7 @@ bool cdm_pages_in_use(unsigned long pfn, unsigned long nr, struct xarray *bad);
 bool cdm_pages_escaped(unsigned long pfn, unsigned long nr, struct xarray *bad);
 
 unsigned long cdm_count_bad_pages(int nid);
+unsigned long cdm_count_idle_bad_pages(int nid);
 bool cdm_page_is_out_of_use(unsigned long pfn);
 
 bool cdm_node_is_filled(int nid);
@@ -197,6 +201,9 @@ ssize_t cdm_core_emit_denied(int nid, char *buf);
 int cdm_core_set_listed(int nid, bool listed);
 bool cdm_core_default_listed(void);
 void cdm_core_set_default_listed(bool listed);
+int cdm_core_set_uncounted(int nid, bool uncounted);
+bool cdm_core_default_uncounted(void);
+void cdm_core_set_default_uncounted(bool uncounted);
 int cdm_core_unplug(int nid, const struct cdm_dir *dir);
 void cdm_core_device_gone(struct device *dev);
 bool cdm_core_retry(void);

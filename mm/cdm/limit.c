@@ -11,14 +11,20 @@
 #include <linux/cgroup.h>
 #include <linux/cgroup_dmem.h>
 #include <linux/memcontrol.h>
+#include <linux/memory_hotplug.h>
+#include <linux/migrate.h>
 #include <linux/mm.h>
+#include <linux/mm_inline.h>
 #include <linux/overflow.h>
 #include <linux/pfn.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/swap.h>
 #include <linux/vmalloc.h>
 
+#include "../internal.h"
 #include "glue.h"
 
 #ifdef CONFIG_CGROUP_DMEM
@@ -40,6 +46,102 @@ struct cdm_charges {
  */
 static struct cdm_charges *cdm_charged[MAX_NUMNODES];
 
+/* Pages that are looked at, or moved, at a time */
+#define CDM_MOVE_BATCH		512
+
+/*
+ * Is a page charged to the cgroup of a pool, or to one below? Then isolate its folio.
+ * Inside get_online_mems(). Return: pages.
+ */
+static unsigned long cdm_isolate_charged(struct cdm_charges *charges, unsigned long index,
+					 struct dmem_cgroup_pool_state *top,
+					 struct list_head *list)
+{
+	struct dmem_cgroup_pool_state *pool;
+	unsigned long nr = 0;
+	struct folio *folio;
+	struct page *page;
+
+	scoped_guard(rcu) {
+		pool = READ_ONCE(charges->pools[index]);
+		if (!pool || !dmem_cgroup_pool_is_within(pool, top))
+			return 0;
+	}
+	page = pfn_to_online_page(charges->start_pfn + index);
+	if (!page)
+		return 0;
+	folio = page_folio(page);
+	if (!folio_try_get(folio))
+		return 0;
+	/* A huge page of hugetlb goes with its pool. */
+	if (page_folio(page) == folio && !folio_test_hugetlb(folio) &&
+	    folio_isolate_lru(folio)) {
+		nr = folio_nr_pages(folio);
+		node_stat_mod_folio(folio, NR_ISOLATED_ANON + folio_is_file_lru(folio), nr);
+		list_add_tail(&folio->lru, list);
+	}
+	folio_put(folio);
+	return nr;
+}
+
+/* Return: how many pages have moved to RAM; -errno if a signal came. */
+static long cdm_move_to_ram(struct list_head *list)
+{
+	nodemask_t nodes = node_states[N_MEMORY];
+	struct migration_target_control mtc = {
+		.nid = NUMA_NO_NODE,
+		.nmask = &nodes,
+		.gfp_mask = GFP_HIGHUSER_MOVABLE | __GFP_RETRY_MAYFAIL | __GFP_NOWARN,
+		.reason = MR_SYSCALL,
+	};
+	unsigned int moved = 0;
+
+	if (list_empty(list))
+		return 0;
+	mtc.nid = folio_nid(list_first_entry(list, struct folio, lru));
+	migrate_pages(list, alloc_migration_target, NULL, (unsigned long)&mtc,
+		      MIGRATE_SYNC, MR_SYSCALL, &moved);
+	putback_movable_pages(list);
+	return fatal_signal_pending(current) ? -EINTR : moved;
+}
+
+/*
+ * dmem.max has been set below what a cgroup has: that much moves to RAM, if the
+ * node allows it, as move_pages(2) would do it. Whom it belongs to keeps it.
+ */
+static int cdm_dmem_reclaim(struct dmem_cgroup_pool_state *pool, u64 bytes, void *data)
+{
+	const unsigned long wanted = DIV_ROUND_UP(bytes, PAGE_SIZE);
+	struct cdm_charges *charges = data;
+	unsigned long i = 0, end, isolated, moved = 0;
+	LIST_HEAD(list);
+	long ret;
+
+	if (!node_allows(pfn_to_nid(charges->start_pfn), CDM_ALLOW_MIGRATE)) {
+		cdm_note_denied(pfn_to_nid(charges->start_pfn), CDM_ALLOW_MIGRATE);
+		return -EBUSY;
+	}
+	lru_add_drain_all();
+	while (i < charges->nr && moved < wanted) {
+		/* The memory map goes before the charges do. */
+		get_online_mems();
+		end = min(i + CDM_MOVE_BATCH, charges->nr);
+		for (isolated = 0; i < end && moved + isolated < wanted; i++)
+			isolated += cdm_isolate_charged(charges, i, pool, &list);
+		put_online_mems();
+		ret = cdm_move_to_ram(&list);
+		if (ret < 0)
+			return ret;
+		moved += ret;
+		cond_resched();
+	}
+	return moved ? 0 : -ENOSPC;
+}
+
+static const struct dmem_cgroup_ops cdm_dmem_ops = {
+	.reclaim = cdm_dmem_reclaim,
+};
+
 /**
  * cdm_limit_attach - let cgroups limit a node
  * @nid: a node without memory
@@ -51,7 +153,7 @@ static struct cdm_charges *cdm_charged[MAX_NUMNODES];
  */
 int cdm_limit_attach(int nid, u64 start, u64 size)
 {
-	const struct dmem_cgroup_init init = { .size = size };
+	struct dmem_cgroup_init init = { .size = size, .ops = &cdm_dmem_ops };
 	struct dmem_cgroup_region *region;
 	struct cdm_charges *charges;
 
@@ -61,14 +163,15 @@ int cdm_limit_attach(int nid, u64 start, u64 size)
 	charges = vzalloc(struct_size(charges, pools, PHYS_PFN(size)));
 	if (!charges)
 		return -ENOMEM;
+	charges->start_pfn = PHYS_PFN(start);
+	charges->nr = PHYS_PFN(size);
+	init.reclaim_priv = charges;
 	region = dmem_cgroup_register_region(&init, "cdm/node%d", nid);
 	if (IS_ERR_OR_NULL(region)) {
 		vfree(charges);
 		return -ENOMEM;
 	}
 	charges->region = region;
-	charges->start_pfn = PHYS_PFN(start);
-	charges->nr = PHYS_PFN(size);
 	/* Whoever sees it sees it filled in. */
 	smp_store_release(&cdm_charged[nid], charges);
 	return 0;
@@ -154,15 +257,17 @@ static struct cgroup_subsys_state *cdm_get_payer(void)
 	return task_get_css(current, dmem_cgrp_id);
 }
 
-static struct dmem_cgroup_pool_state *cdm_charge_payer(struct cdm_charges *charges, u64 unit,
-						       unsigned int nr, gfp_t gfp)
+static struct dmem_cgroup_pool_state *
+cdm_charge_payer(struct cdm_charges *charges, u64 unit, unsigned int nr, gfp_t gfp,
+		 struct cgroup_subsys_state **limit)
 {
 	const gfp_t pool_gfp = (gfp & (GFP_KERNEL | __GFP_NORETRY)) | __GFP_NOWARN;
 	struct cgroup_subsys_state *css = cdm_get_payer();
 	struct dmem_cgroup_pool_state *pool;
 	int ret;
 
-	ret = dmem_cgroup_try_charge_units(css, charges->region, unit, nr, pool_gfp, &pool);
+	ret = dmem_cgroup_try_charge_units(css, charges->region, unit, nr, pool_gfp, &pool,
+					   limit);
 	css_put(css);
 	return ret ? NULL : pool;
 }
@@ -177,7 +282,7 @@ bool __cdm_try_charge(struct page *page, unsigned int order, gfp_t gfp)
 	charges = cdm_charges_of(page, &index);
 	if (!charges)
 		return true;
-	pool = cdm_charge_payer(charges, PAGE_SIZE, 1U << order, gfp);
+	pool = cdm_charge_payer(charges, PAGE_SIZE, 1U << order, gfp, NULL);
 	if (!pool)
 		return false;
 	for (i = index; i < index + (1UL << order); i++)
@@ -230,7 +335,7 @@ bool __cdm_try_charge_hugetlb(struct folio *folio, gfp_t gfp)
 	charges = cdm_charges_of(&folio->page, &index);
 	if (!charges)
 		return true;
-	pool = cdm_charge_payer(charges, folio_size(folio), 1, gfp);
+	pool = cdm_charge_payer(charges, folio_size(folio), 1, gfp, NULL);
 	if (!pool)
 		return false;
 	WRITE_ONCE(charges->pools[index], pool);
@@ -286,11 +391,151 @@ bool cdm_may_charge(int nid, unsigned int nr)
 	charges = READ_ONCE(cdm_charged[nid]);
 	if (!charges)
 		return true;
-	pool = cdm_charge_payer(charges, PAGE_SIZE, nr, GFP_NOWAIT);
+	pool = cdm_charge_payer(charges, PAGE_SIZE, nr, GFP_NOWAIT, NULL);
 	if (pool)
 		dmem_cgroup_uncharge_units(pool, PAGE_SIZE, nr);
 	return pool;
 }
+
+#ifdef CONFIG_MEMCG
+/* At whose limit on a node is the current task? With a reference, or NULL. */
+static struct cgroup_subsys_state *cdm_get_limit(int nid)
+{
+	struct cgroup_subsys_state *limit = NULL;
+	struct dmem_cgroup_pool_state *pool;
+	struct cdm_charges *charges;
+
+	guard(rcu)();
+	charges = READ_ONCE(cdm_charged[nid]);
+	if (!charges)
+		return NULL;
+	pool = cdm_charge_payer(charges, PAGE_SIZE, 1, GFP_NOWAIT, &limit);
+	if (pool)
+		dmem_cgroup_uncharge_units(pool, PAGE_SIZE, 1);
+	return limit;
+}
+
+/* Are there pages that will be free, or back on their LRU, when somebody is done? */
+static bool cdm_node_reclaims(int nid)
+{
+	struct pglist_data *pgdat = NODE_DATA(nid);
+
+	return node_allows(nid, CDM_ALLOW_RECLAIM) &&
+	       (node_page_state(pgdat, NR_WRITEBACK) ||
+		node_page_state(pgdat, NR_ISOLATED_ANON) ||
+		node_page_state(pgdat, NR_ISOLATED_FILE));
+}
+
+/**
+ * cdm_reclaim_to_charge - reclaim on devices what the task's own cgroup has there
+ * @nodes: nodes on which the task may have pages
+ * @gfp: of the allocation that a limit is in the way of
+ * @in_vain: how often nothing was reclaimed yet
+ *
+ * Of the cgroup whose limit it is, and of those below. memcg knows their pages, if
+ * it is enabled for the same cgroup; else there are other cgroups' among them, and
+ * none is touched.
+ *
+ * Context: Process; may sleep, and reclaim.
+ * Return: true if it is worth another try.
+ */
+bool cdm_reclaim_to_charge(const nodemask_t *nodes, gfp_t gfp, int *in_vain)
+{
+	bool at_limit = false, progress = false, busy = false, room = false;
+	struct cgroup_subsys_state *limit, *css;
+	int nid;
+
+	if ((current->flags & PF_MEMALLOC) || fatal_signal_pending(current))
+		return false;
+
+	for_each_node_mask(nid, *nodes) {
+		struct zone *zone = NODE_DATA(nid)->node_zones + ZONE_MOVABLE;
+
+		if (!node_is_cdm(nid))
+			continue;
+		limit = cdm_get_limit(nid);
+		if (!limit) {
+			room |= zone_page_state(zone, NR_FREE_PAGES) > low_wmark_pages(zone);
+			continue;
+		}
+		css = cgroup_get_e_css(limit->cgroup, &memory_cgrp_subsys);
+		if (css->cgroup == limit->cgroup) {
+			at_limit = true;
+			/* What was free already, but for a CPU's list, is not reclaimed. */
+			if (reclaim_memcg_on_node(mem_cgroup_from_css(css), nid, gfp) ||
+			    cdm_may_charge(nid, 1))
+				progress = true;
+			else if (cdm_node_reclaims(nid))
+				busy = true;
+		}
+		css_put(css);
+		css_put(limit);
+	}
+	if (progress)
+		return true;
+	if (++*in_vain > MAX_RECLAIM_RETRIES)
+		return false;
+	/* Somebody else has made room, or was in the way for a moment. */
+	if (!at_limit)
+		return room;
+	/* New pages wait on the CPUs' lists to come to an LRU. */
+	if (*in_vain == 1) {
+		lru_add_drain_all();
+		return true;
+	}
+	if (busy)
+		schedule_timeout_killable(HZ / 10);
+	return busy;
+}
+
+static struct cgroup_subsys_state *cdm_get_css(struct mem_cgroup *memcg)
+{
+	return memcg ? cgroup_get_e_css(memcg->css.cgroup, &dmem_cgrp_subsys) : NULL;
+}
+
+/* See cdm_protection(). */
+void __cdm_protection(int nid, struct mem_cgroup *root, struct mem_cgroup *memcg,
+		      unsigned long *min, unsigned long *low, unsigned long *used)
+{
+	struct cgroup_subsys_state *root_css, *css;
+	unsigned long dmem_min, dmem_low, dmem_used;
+	struct cdm_charges *charges;
+
+	if (!cgroup_subsys_on_dfl(memory_cgrp_subsys) ||
+	    !cgroup_subsys_on_dfl(dmem_cgrp_subsys))
+		return;
+	css = cdm_get_css(memcg);
+	if (!css)
+		return;
+	root_css = cdm_get_css(root);
+
+	scoped_guard(rcu) {
+		charges = READ_ONCE(cdm_charged[nid]);
+		if (charges)
+			dmem_cgroup_protection(root_css, css, charges->region, &dmem_min,
+					       &dmem_low, &dmem_used);
+	}
+	if (charges && (dmem_min || dmem_low)) {
+		*min = PHYS_PFN(dmem_min);
+		*low = PHYS_PFN(dmem_low);
+		*used = PHYS_PFN(dmem_used);
+	}
+
+	if (root_css)
+		css_put(root_css);
+	css_put(css);
+}
+#else
+bool cdm_reclaim_to_charge(const nodemask_t *nodes, gfp_t gfp, int *in_vain)
+{
+	return false;
+}
+
+void __cdm_protection(int nid, struct mem_cgroup *root, struct mem_cgroup *memcg,
+		      unsigned long *min, unsigned long *low, unsigned long *used)
+{
+}
+#endif /* CONFIG_MEMCG */
 
 static void cdm_pay_as(struct cdm_payer *payer, struct mem_cgroup *memcg)
 {

@@ -8,7 +8,8 @@ use crate::{
     config::{
         Config,
         Limits,
-        Refusal, //
+        Refusal,
+        Rules, //
     },
     lifecycle::By,
     nid::{
@@ -132,6 +133,11 @@ impl Machine for ThisMachine {
     fn set_listed(nid: Nid, listed: bool) {
         // SAFETY: A `Nid` is in range.
         unsafe { bindings::cdm_set_listed(nid.as_raw(), listed) };
+    }
+
+    fn set_uncounted(nid: Nid, uncounted: bool) -> Result {
+        // SAFETY: A `Nid` is in range; this may sleep.
+        to_result(unsafe { bindings::cdm_set_uncounted(nid.as_raw(), uncounted) })
     }
 
     fn retire(addrs: &[u64]) {
@@ -292,9 +298,13 @@ impl Drop for Device {
 pub(crate) struct Published(Nid);
 
 impl parts::Published for Published {
-    fn new(nid: Nid, config: &Config, listed: bool) -> Result<Self, Refusal> {
+    fn new(nid: Nid, config: &Config, rules: Rules) -> Result<Self, Refusal> {
+        let mut word = config.caps().denied();
+        if rules.uncounted {
+            word |= bindings::CDM_UNCOUNTED;
+        }
         // SAFETY: A `Nid` is in range. The registry gave it to this node alone.
-        to_result(unsafe { bindings::cdm_publish(nid.as_raw(), config.caps().denied(), listed) })
+        to_result(unsafe { bindings::cdm_publish(nid.as_raw(), word, rules.listed) })
             .map_err(|error| Refusal::Failed("an allocation", error))?;
 
         // INVARIANT: As was done.
@@ -595,8 +605,7 @@ pub(crate) struct Bare<M: Machine> {
 impl<M: Machine> Bare<M> {
     /// Builds all but the memory.
     ///
-    /// `bad_pages` are addresses in pages that the driver knows to be broken; `listed` if only who
-    /// is in a cpuset that lists the node may name it.
+    /// `bad_pages` are addresses in pages that the driver knows to be broken.
     ///
     /// # Safety
     ///
@@ -605,7 +614,7 @@ impl<M: Machine> Bare<M> {
         nid: Nid,
         config: &Config,
         bad_pages: &[u64],
-        listed: bool,
+        rules: Rules,
         owner: *mut bindings::module,
         dev: *mut bindings::device,
         state: &'static CStr,
@@ -615,7 +624,7 @@ impl<M: Machine> Bare<M> {
         let region = M::Region::request(config)?;
         // SAFETY: By the safety requirements; both this function and `Rest` drop it before that.
         let device = unsafe { Rest::<M>::hold(dev, &region) }?;
-        let published = M::Published::new(nid, config, listed)?;
+        let published = M::Published::new(nid, config, rules)?;
         let bad_pages = M::BadPages::prepare(nid, config, bad_pages)?;
         let limit = M::Limit::register(nid, config)?;
         let group = M::Group::register(nid, config)?;

@@ -13,7 +13,8 @@ use crate::{
     config::{
         Config,
         Limits,
-        Refusal, //
+        Refusal,
+        Rules, //
     },
     lifecycle::By,
     nid::{
@@ -105,6 +106,9 @@ pub(crate) trait Machine: Sized + 'static {
     /// Sets whether a cpuset must list the node for a task to name it.
     fn set_listed(nid: Nid, listed: bool);
 
+    /// Sets whether memcg leaves the node's pages out of what it counts. `EBUSY` if there are any.
+    fn set_uncounted(nid: Nid, uncounted: bool) -> Result;
+
     /// Takes broken pages, each with one of these addresses in it, out of a node that is in use.
     fn retire(addrs: &[u64]);
 
@@ -152,8 +156,8 @@ pub(crate) trait Device<M: Machine>: Sized + Send {
 
 /// The node's mask, as core mm reads it.
 pub(crate) trait Published: Sized + Send {
-    /// Makes it known. The node has no page yet. `listed` as in [`Machine::set_listed`].
-    fn new(nid: Nid, config: &Config, listed: bool) -> Result<Self, Refusal>;
+    /// Makes it known. The node has no page yet.
+    fn new(nid: Nid, config: &Config, rules: Rules) -> Result<Self, Refusal>;
 
     /// Lets tasks name the node, or not any more. Who has named it keeps the pages.
     fn set_nameable(&mut self, nameable: bool);

@@ -196,6 +196,33 @@ unsigned long cdm_count_bad_pages(int nid)
 	return pages ? cdm_bad_pages_count(pages) : 0;
 }
 
+/**
+ * cdm_count_idle_bad_pages - count broken pages that are neither free nor anybody's
+ * @nid: a CDM node
+ *
+ * Context: Nobody allocates or frees pages meanwhile.
+ * Return: pages that are online, and charged to no memcg.
+ */
+unsigned long cdm_count_idle_bad_pages(int nid)
+{
+	struct cdm_bad_pages *pages;
+	unsigned long pfn, nr = 0;
+
+	guard(rcu)();
+	pages = rcu_dereference(cdm_bad_pages[nid]);
+	if (!pages)
+		return 0;
+	for (pfn = cdm_bad_pages_next(pages, 0); pfn != ULONG_MAX;
+	     pfn = cdm_bad_pages_next(pages, pfn + 1)) {
+		struct page *page = pfn_to_online_page(pfn);
+
+		if (page && PageHWPoison(page) && !PageBuddy(page) &&
+		    !folio_memcg_charged(page_folio(page)))
+			nr++;
+	}
+	return nr;
+}
+
 static struct cdm_bad_pages *cdm_bad_pages_around(unsigned long pfn)
 {
 	struct cdm_bad_pages *pages;

@@ -9,7 +9,8 @@
 use crate::{
     config::{
         Config,
-        Refusal, //
+        Refusal,
+        Rules, //
     },
     driver::{
         self,
@@ -140,7 +141,8 @@ struct Past {
 struct Place {
     start: u64,
     name: Option<CString>,
-    listed: bool,
+    listed: Option<bool>,
+    uncounted: Option<bool>,
 }
 
 /// Is it the same device, by the start of its memory and its name?
@@ -156,8 +158,8 @@ pub(crate) struct Registry<M: Machine> {
     entries: KVec<Entry<M>>,
     past: KVec<Past>,
     places: KVec<Place>,
-    /// Whether a cpuset must list the node of a device of which nothing has been said.
-    listed: bool,
+    /// For devices of which nothing else has been said.
+    default: Rules,
 }
 
 global_lock! {
@@ -190,7 +192,7 @@ impl<M: Machine> Registry<M> {
             entries: KVec::new(),
             past: KVec::new(),
             places: KVec::new(),
-            listed: false,
+            default: Rules::NONE,
         }
     }
 
@@ -240,30 +242,55 @@ impl<M: Machine> Registry<M> {
             })
     }
 
-    fn is_listed(&self, start: u64, name: Option<&CStr>) -> bool {
+    fn rules(&self, start: u64, name: Option<&CStr>) -> Rules {
         let place = self
             .place(start, name)
             .and_then(|index| self.places.get(index));
+        let listed = place.and_then(|place| place.listed);
+        let uncounted = place.and_then(|place| place.uncounted);
 
-        place.map_or(self.listed, |place| place.listed)
+        Rules {
+            listed: listed.unwrap_or(self.default.listed),
+            uncounted: uncounted.unwrap_or(self.default.uncounted),
+        }
     }
 
     /// One of these for each device that the administrator said something of.
-    fn set_listed(&mut self, start: u64, name: Option<CString>, listed: bool) -> Result {
+    fn say(
+        &mut self,
+        start: u64,
+        name: Option<CString>,
+        what: impl FnOnce(&mut Place) -> Result,
+    ) -> Result {
         let known = self.place(start, name.as_deref());
 
         if let Some(place) = known.and_then(|index| self.places.get_mut(index)) {
             place.start = start;
-            place.listed = listed;
+            what(place)
         } else {
-            let place = Place {
+            let mut place = Place {
                 start,
                 name,
-                listed,
+                listed: None,
+                uncounted: None,
             };
+            self.places.reserve(1, GFP_KERNEL)?;
+            what(&mut place)?;
             self.places.push(place, GFP_KERNEL)?;
+            Ok(())
         }
-        Ok(())
+    }
+
+    /// [`Registry::say`] of the device that has a node.
+    fn say_of(&mut self, nid: Nid, what: impl FnOnce(&mut Place) -> Result) -> Result {
+        let start = self.find(nid).ok_or(ENODEV)?.config.start();
+        let past = self.past.iter().find(|past| past.nid == nid);
+        let name = match past.and_then(|past| past.name.as_deref()) {
+            Some(name) => Some(CString::try_from(name)?),
+            None => None,
+        };
+
+        self.say(start, name, what)
     }
 
     /// One of these for each node at most, so this does not grow for ever.
@@ -285,8 +312,7 @@ impl<M: Machine> Registry<M> {
 /// An entry that has no node yet, and goes if it does not get one.
 struct Slot<M: Machine> {
     nid: Nid,
-    /// Must a cpuset list it?
-    listed: bool,
+    rules: Rules,
     _machine: PhantomData<M>,
 }
 
@@ -364,7 +390,7 @@ impl<M: Machine> Slot<M> {
             .map_err(|error| Refusal::Failed("an allocation", error.into()))?;
         Ok(Self {
             nid,
-            listed: registry.is_listed(config.start(), name),
+            rules: registry.rules(config.start(), name),
             _machine: PhantomData,
         })
     }
@@ -492,11 +518,11 @@ unsafe fn try_register<M: Machine>(
     // SAFETY: `dev` is null or valid.
     let slot = unsafe { Slot::<M>::reserve(&config, driver, raw.dev, &hotplug) }?;
     let nid = slot.nid;
-    let listed = slot.listed;
+    let rules = slot.rules;
     let state = Lifecycle::new().name();
     let bare =
         // SAFETY: `owner` and `dev` are null or valid.
-        unsafe { Bare::<M>::prepare(nid, &config, bad_pages, listed, raw.owner, raw.dev, state) }?;
+        unsafe { Bare::<M>::prepare(nid, &config, bad_pages, rules, raw.owner, raw.dev, state) }?;
 
     let node = match bare.plug(&hotplug) {
         Ok(node) => node,
@@ -969,23 +995,34 @@ pub(crate) fn set_listed<M: Machine>(nid: Nid, listed: bool) -> Result {
         return Err(ENODEV);
     }
     let mut registry = M::nodes();
-    let start = registry.find(nid).ok_or(ENODEV)?.config.start();
-    let past = registry.past.iter().find(|past| past.nid == nid);
-    let name = match past.and_then(|past| past.name.as_deref()) {
-        Some(name) => Some(CString::try_from(name)?),
-        None => None,
-    };
-
-    registry.set_listed(start, name, listed)?;
+    registry.say_of(nid, |place| {
+        place.listed = Some(listed);
+        Ok(())
+    })?;
     // The entry, and so the node's number, stays as long as the lock is held.
     M::set_listed(nid, listed);
     Ok(())
 }
 
-/// The same for devices of which nothing has been said, from the next one that comes.
-pub(crate) fn set_default_listed<M: Machine>(listed: bool) {
+/// Says whether memcg leaves the node's pages out of what it counts: of this device, for as long
+/// as the machine runs. Only while there are none.
+pub(crate) fn set_uncounted<M: Machine>(nid: Nid, uncounted: bool) -> Result {
+    if !M::is_ready() {
+        return Err(ENODEV);
+    }
+    let mut registry = M::nodes();
+    registry.say_of(nid, |place| {
+        // The entry, and so the node's number, stays as long as the lock is held.
+        M::set_uncounted(nid, uncounted)?;
+        place.uncounted = Some(uncounted);
+        Ok(())
+    })
+}
+
+/// Changes what holds for devices of which nothing has been said, from the next one that comes.
+pub(crate) fn change_default<M: Machine>(what: impl FnOnce(&mut Rules)) {
     if M::is_ready() {
-        M::nodes().listed = listed;
+        what(&mut M::nodes().default);
     }
 }
 
@@ -1000,9 +1037,13 @@ fn doom<M: Machine>(nid: Nid) -> bool {
     }
 }
 
-/// What [`set_default_listed`] has set.
-pub(crate) fn default_listed<M: Machine>() -> bool {
-    M::is_ready() && M::nodes().listed
+/// What holds for devices of which nothing has been said.
+pub(crate) fn default<M: Machine>() -> Rules {
+    if M::is_ready() {
+        M::nodes().default
+    } else {
+        Rules::NONE
+    }
 }
 
 /// Is there, as far as is known, nothing behind the pages of a node?
@@ -1056,14 +1097,21 @@ mod tests {
     #[test]
     fn what_was_said_goes_with_the_device() -> Result {
         let mut registry = Registry::<Fake>::new();
-        registry.set_listed(START, Some(CString::try_from(c"one")?), true)?;
-        assert!(registry.is_listed(START, Some(c"one")));
-        assert!(registry.is_listed(OTHER, Some(c"one")));
+        let one = || CString::try_from(c"one");
+        registry.say(START, Some(one()?), |place| {
+            place.listed = Some(true);
+            Ok(())
+        })?;
+        assert!(registry.rules(START, Some(c"one")).listed);
+        assert!(registry.rules(OTHER, Some(c"one")).listed);
         // Another one is at its address now.
-        assert!(!registry.is_listed(START, Some(c"two")));
+        assert!(!registry.rules(START, Some(c"two")).listed);
 
-        registry.set_listed(OTHER, Some(CString::try_from(c"one")?), false)?;
-        assert!(!registry.is_listed(OTHER, Some(c"one")));
+        registry.say(OTHER, Some(one()?), |place| {
+            place.listed = Some(false);
+            Ok(())
+        })?;
+        assert!(!registry.rules(OTHER, Some(c"one")).listed);
         assert_eq!(registry.places.len(), 1);
         Ok(())
     }
@@ -1071,10 +1119,32 @@ mod tests {
     #[test]
     fn without_a_name_the_address_counts() -> Result {
         let mut registry = Registry::<Fake>::new();
-        registry.set_listed(START, None, true)?;
-        assert!(registry.is_listed(START, None));
-        assert!(registry.is_listed(START, Some(c"one")));
-        assert!(!registry.is_listed(OTHER, None));
+        registry.say(START, None, |place| {
+            place.listed = Some(true);
+            Ok(())
+        })?;
+        assert!(registry.rules(START, None).listed);
+        assert!(registry.rules(START, Some(c"one")).listed);
+        assert!(!registry.rules(OTHER, None).listed);
+        Ok(())
+    }
+
+    #[test]
+    fn the_default_is_for_what_was_not_said() -> Result {
+        let mut registry = Registry::<Fake>::new();
+        registry.say(START, None, |place| {
+            place.listed = Some(true);
+            Ok(())
+        })?;
+        registry.say(OTHER, None, |place| {
+            place.uncounted = Some(false);
+            Ok(())
+        })?;
+        registry.default.uncounted = true;
+        let rules = registry.rules(START, None);
+        assert!(rules.listed && rules.uncounted);
+        let rules = registry.rules(OTHER, None);
+        assert!(!rules.listed && !rules.uncounted);
         Ok(())
     }
 }

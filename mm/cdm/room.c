@@ -51,7 +51,7 @@ unsigned long cdm_pages_to_move(int nid)
  *
  * As MemAvailable in /proc/meminfo says it: above the watermarks, and without a
  * page being swapped out for it. The limits of memory cgroups do not count: a page
- * that moves has been charged.
+ * that has to leave moves whatever they are.
  *
  * Context: Any. An estimate. Who holds device_hotplug_lock is the only one that
  * moves the pages of a node there.

@@ -6,7 +6,7 @@
  * It cannot wait for mmap_lock, which its victim may hold. The page tables are
  * read as GUP-fast and perf do, which nobody can free while interrupts are off.
  */
-#include <linux/cdm.h>
+#include <linux/cdm_limit.h>
 #include <linux/irqflags.h>
 #include <linux/leafops.h>
 #include <linux/maple_tree.h>
@@ -17,20 +17,26 @@
 #include <linux/sched/mm.h>
 
 struct cdm_rss {
-	/* All devices' memory is between these */
+	/* All memory of @nodes is between these */
 	unsigned long first_pfn;
 	unsigned long end_pfn;
 	unsigned long pages;
+	nodemask_t nodes;
 };
 
-static void cdm_rss_init(struct cdm_rss *rss)
+static void cdm_rss_init(struct cdm_rss *rss, bool only_uncounted)
 {
 	int nid;
 
 	rss->first_pfn = ULONG_MAX;
 	rss->end_pfn = 0;
 	rss->pages = 0;
+	rss->nodes = cdm_nodes;
 	for_each_node_mask(nid, cdm_nodes) {
+		if (only_uncounted && node_is_memcg_counted(nid)) {
+			node_clear(nid, rss->nodes);
+			continue;
+		}
 		rss->first_pfn = min(rss->first_pfn, node_start_pfn(nid));
 		rss->end_pfn = max(rss->end_pfn, node_end_pfn(nid));
 	}
@@ -43,7 +49,7 @@ static void cdm_rss_add(struct cdm_rss *rss, unsigned long pfn, unsigned long nr
 
 	if (pfn < rss->first_pfn || pfn >= rss->end_pfn)
 		return;
-	for_each_node_mask(nid, cdm_nodes) {
+	for_each_node_mask(nid, rss->nodes) {
 		if (pfn >= node_start_pfn(nid) && pfn < node_end_pfn(nid)) {
 			rss->pages += nr;
 			return;
@@ -166,12 +172,14 @@ static void cdm_rss_add_mm(struct cdm_rss *rss, struct mm_struct *mm)
 	} while (index);
 }
 
-/* See cdm_task_pages(). */
-unsigned long __cdm_task_pages(struct task_struct *task)
+static unsigned long cdm_rss_of(struct task_struct *task, bool only_uncounted)
 {
 	struct cdm_rss rss;
 	struct mm_struct *mm;
 
+	cdm_rss_init(&rss, only_uncounted);
+	if (nodes_empty(rss.nodes))
+		return 0;
 	task = find_lock_task_mm(task);
 	if (!task)
 		return 0;
@@ -184,9 +192,21 @@ unsigned long __cdm_task_pages(struct task_struct *task)
 	mmgrab(mm);
 	task_unlock(task);
 
-	cdm_rss_init(&rss);
 	cdm_rss_add_mm(&rss, mm);
 	rss.pages = min(rss.pages, get_mm_rss_sum(mm));
 	mmdrop(mm);
 	return rss.pages;
 }
+
+/* See cdm_task_pages(). */
+unsigned long __cdm_task_pages(struct task_struct *task)
+{
+	return cdm_rss_of(task, false);
+}
+
+#ifdef CONFIG_MEMCG
+unsigned long __cdm_task_uncounted_pages(struct task_struct *task)
+{
+	return cdm_rss_of(task, true);
+}
+#endif

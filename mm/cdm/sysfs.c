@@ -7,7 +7,7 @@
  */
 #define pr_fmt(fmt) "cdm: " fmt
 
-#include <linux/cdm.h>
+#include <linux/cdm_limit.h>
 #include <linux/device.h>
 #include <linux/init.h>
 #include <linux/kobject.h>
@@ -65,17 +65,43 @@ static ssize_t cdm_access_store(struct device *dev,
 }
 static DEVICE_ATTR_RW(cdm_access);
 
+/* Is what is used of the node a part of memory.current? */
+static const char * const cdm_memcg_names[] = { "counted", "uncounted" };
+
+static ssize_t cdm_memcg_show(struct device *dev,
+			      struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%s\n",
+			  cdm_memcg_names[!!(READ_ONCE(cdm_node_deny[dev->id]) &
+					     CDM_UNCOUNTED)]);
+}
+
+static ssize_t cdm_memcg_store(struct device *dev,
+			       struct device_attribute *attr,
+			       const char *buf, size_t count)
+{
+	int uncounted = sysfs_match_string(cdm_memcg_names, buf);
+
+	if (uncounted < 0)
+		return uncounted;
+	return cdm_core_set_uncounted(dev->id, uncounted) ?: count;
+}
+static DEVICE_ATTR_RW(cdm_memcg);
+
 static struct attribute *cdm_node_attrs[] = {
 	&dev_attr_cdm_caps.attr,
 	&dev_attr_cdm_denied.attr,
 	&dev_attr_cdm_bad_pages.attr,
 	&dev_attr_cdm_access.attr,
+	&dev_attr_cdm_memcg.attr,
 	NULL
 };
 
 static umode_t cdm_node_attr_is_visible(struct kobject *kobj,
 					struct attribute *attr, int n)
 {
+	if (attr == &dev_attr_cdm_memcg.attr && !IS_ENABLED(CONFIG_MEMCG))
+		return 0;
 	return node_is_cdm(kobj_to_dev(kobj)->id) ? attr->mode : 0;
 }
 
@@ -345,9 +371,31 @@ static ssize_t default_access_store(struct kobject *kobj,
 
 static struct kobj_attribute default_access_attr = __ATTR_RW(default_access);
 
+static ssize_t default_memcg_show(struct kobject *kobj,
+				  struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%s\n",
+			  cdm_memcg_names[cdm_core_default_uncounted()]);
+}
+
+static ssize_t default_memcg_store(struct kobject *kobj,
+				   struct kobj_attribute *attr,
+				   const char *buf, size_t count)
+{
+	int uncounted = sysfs_match_string(cdm_memcg_names, buf);
+
+	if (uncounted < 0)
+		return uncounted;
+	cdm_core_set_default_uncounted(uncounted);
+	return count;
+}
+
+static struct kobj_attribute default_memcg_attr = __ATTR_RW(default_memcg);
+
 static struct attribute *cdm_attrs[] = {
 	&capabilities_attr.attr,
 	&default_access_attr.attr,
+	&default_memcg_attr.attr,
 	&leave_timeout_ms_attr.attr,
 	NULL
 };

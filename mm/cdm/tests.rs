@@ -130,7 +130,10 @@ const _: () = {
 mod node {
     use super::*;
     use crate::{
-        config::Config,
+        config::{
+            Config,
+            Rules, //
+        },
         node::{
             Bare,
             Node, //
@@ -147,7 +150,7 @@ mod node {
         let (owner, dev) = (core::ptr::null_mut(), core::ptr::null_mut());
 
         // SAFETY: Both are null.
-        unsafe { Bare::prepare(nid, &config, &[], false, owner, dev, c"registering") }
+        unsafe { Bare::prepare(nid, &config, &[], Rules::NONE, owner, dev, c"registering") }
     }
 
     fn plugged() -> Result<Node<Fake>> {
@@ -477,9 +480,9 @@ mod nodes {
     fn what_was_said_of_a_device_stays() -> Result {
         fake::reset();
         let nid = register()?;
-        assert!(!fake::state().is_listed);
+        assert!(!fake::state().rules.listed);
         registry::set_listed::<Fake>(nid, true)?;
-        assert!(fake::state().is_listed);
+        assert!(fake::state().rules.listed);
         unregister(nid)?;
         assert_eq!(registry::set_listed::<Fake>(nid, false), Err(ENODEV));
 
@@ -489,22 +492,41 @@ mod nodes {
             raw.nid = nid.as_raw();
         });
         assert_eq!(other, Ok(nid));
-        assert!(!fake::state().is_listed);
+        assert!(!fake::state().rules.listed);
         unregister(nid)?;
         let nid = register()?;
-        assert!(fake::state().is_listed);
+        assert!(fake::state().rules.listed);
         unregister(nid)?;
 
-        registry::set_default_listed::<Fake>(true);
-        assert!(registry::default_listed::<Fake>());
+        registry::change_default::<Fake>(|rules| rules.listed = true);
+        assert!(registry::default::<Fake>().listed);
         let other =
             register_other(|raw| raw.start += 2 * SIZE).map_err(|refusal| refusal.errno())?;
-        assert!(fake::state().is_listed);
+        assert!(fake::state().rules.listed);
         registry::set_listed::<Fake>(other, false)?;
         unregister(other)?;
         register_other(|raw| raw.start += 2 * SIZE).map_err(|refusal| refusal.errno())?;
-        assert!(!fake::state().is_listed);
+        assert!(!fake::state().rules.listed);
         Ok(())
+    }
+
+    #[test]
+    fn memcg_is_told_while_nothing_is_in_use() -> Result {
+        fake::reset();
+        let nid = register()?;
+        fake::state().in_use = 1;
+        assert_eq!(registry::set_uncounted::<Fake>(nid, true), Err(EBUSY));
+        fake::state().in_use = 0;
+        unregister(nid)?;
+        let nid = register()?;
+        assert!(!fake::state().rules.uncounted);
+        registry::set_uncounted::<Fake>(nid, true)?;
+        assert!(fake::state().rules.uncounted);
+        unregister(nid)?;
+        assert_eq!(registry::set_uncounted::<Fake>(nid, false), Err(ENODEV));
+        let nid = register()?;
+        assert!(fake::state().rules.uncounted);
+        unregister(nid)
     }
 
     #[test]

@@ -8,7 +8,7 @@
  */
 #define pr_fmt(fmt) "cdm: " fmt
 
-#include <linux/cdm.h>
+#include <linux/cdm_limit.h>
 #include <linux/cleanup.h>
 #include <linux/cpuset.h>
 #include <linux/export.h>
@@ -54,7 +54,7 @@ void cdm_set_listed(int nid, bool listed)
 /**
  * cdm_publish - make a node's mask known to core mm
  * @nid: a node that has no page yet
- * @deny: CDM_ALLOW_* bits that its driver did not allow
+ * @deny: CDM_ALLOW_* bits that its driver did not allow, maybe with CDM_UNCOUNTED
  * @listed: only who is in a cpuset that lists it may name it
  *
  * Context: May sleep. Takes cpu_hotplug_lock, so not inside mem_hotplug_begin().
@@ -108,7 +108,8 @@ void cdm_withdraw(int nid)
  */
 void cdm_mark_gone(int nid)
 {
-	WRITE_ONCE(cdm_node_deny[nid], CDM_ALLOW_ALL | CDM_GONE);
+	WRITE_ONCE(cdm_node_deny[nid],
+		   (cdm_node_deny[nid] & CDM_UNCOUNTED) | CDM_ALLOW_ALL | CDM_GONE);
 	/* Who has asked before is done with the page by then, or holds its lock. */
 	synchronize_rcu();
 }

@@ -3,6 +3,10 @@
 //! `cdm list`
 
 use crate::{
+    cgroup::{
+        self,
+        Share, //
+    },
     node::{
         self,
         Node, //
@@ -19,11 +23,15 @@ const HEAD: [&str; 8] = [
     "NODE", "STATE", "DRIVER", "DEVICE", "SIZE", "USED", "ALLOWED", "REFUSED",
 ];
 
+const SHARES_HEAD: [&str; 6] = ["CGROUP", "NODE", "USED", "MIN", "LOW", "MAX"];
+
 pub fn main(args: env::ArgsOs) -> Result<(), Failure> {
     let mut json = false;
+    let mut cgroups = false;
     for arg in args {
         match arg.to_str() {
             Some("--json") => json = true,
+            Some("--cgroups") => cgroups = true,
             _ => {
                 return Err(Failure::usage(format!(
                     "list: {}: no such option",
@@ -34,6 +42,14 @@ pub fn main(args: env::ArgsOs) -> Result<(), Failure> {
     }
 
     let nodes = node::all()?;
+    if cgroups {
+        let shares = cgroup::shares()?;
+        return print(&if json {
+            shares_as_json(&shares)
+        } else {
+            shares_as_table(&shares)
+        });
+    }
     print(&if json {
         as_json(&nodes)
     } else {
@@ -86,10 +102,35 @@ fn row(node: &Node) -> [String; 8] {
 }
 
 fn as_table(nodes: &[Node]) -> String {
-    let rows: Vec<[String; 8]> = std::iter::once(HEAD.map(str::to_string))
-        .chain(nodes.iter().map(row))
+    table(HEAD, nodes.iter().map(row))
+}
+
+fn shares_as_table(shares: &[Share]) -> String {
+    let limit = |text: &str| match text.parse::<u64>() {
+        Ok(bytes) => size(bytes / 1024),
+        Err(_) => text.to_string(),
+    };
+
+    table(
+        SHARES_HEAD,
+        shares.iter().map(|share| {
+            [
+                share.group.clone(),
+                share.nid.to_string(),
+                size(share.used / 1024),
+                limit(&share.min),
+                limit(&share.low),
+                limit(&share.max),
+            ]
+        }),
+    )
+}
+
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_string))
+        .chain(rows)
         .collect();
-    let mut width = [0; 8];
+    let mut width = [0; N];
     for row in &rows {
         for (width, cell) in width.iter_mut().zip(row) {
             *width = (*width).max(cell.len());
@@ -150,8 +191,37 @@ fn as_json(nodes: &[Node]) -> String {
         })
         .collect();
 
-    if nodes.is_empty() {
+    list_as_json(&nodes)
+}
+
+fn shares_as_json(shares: &[Share]) -> String {
+    // No limit is null.
+    let limit = |text: &str| match text.parse::<u64>() {
+        Ok(bytes) => bytes.to_string(),
+        Err(_) => "null".to_string(),
+    };
+    let shares: Vec<String> = shares
+        .iter()
+        .map(|share| {
+            format!(
+                "  {{\"cgroup\": {}, \"node\": {}, \"used\": {}, \"min\": {}, \"low\": {}, \
+                 \"max\": {}}}",
+                quoted(&share.group),
+                share.nid,
+                share.used,
+                limit(&share.min),
+                limit(&share.low),
+                limit(&share.max)
+            )
+        })
+        .collect();
+
+    list_as_json(&shares)
+}
+
+fn list_as_json(items: &[String]) -> String {
+    if items.is_empty() {
         return "[]\n".to_string();
     }
-    format!("[\n{}\n]\n", nodes.join(",\n"))
+    format!("[\n{}\n]\n", items.join(",\n"))
 }

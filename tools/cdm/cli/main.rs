@@ -2,6 +2,7 @@
 
 //! `cdm`: shows coherent device memory, makes it of dax devices, and runs programs on it.
 
+mod cgroup;
 mod conf;
 mod dax;
 mod list;
@@ -22,8 +23,9 @@ Coherent device memory: nodes that belong to a device.
 Usage:
   cdm list [--json]                  the nodes: whose they are, what they allow,
                                      and how often they refused something
+  cdm list --cgroups [--json]        what cgroups have of them, and may have
   cdm watch [-i SECONDS] [-n TIMES]  what is refused, and nodes that come and go
-  cdm run -m NODES [-p] [--] PROGRAM [ARGUMENT...]
+  cdm run -m NODES [-p] [--max SIZE] [--] PROGRAM [ARGUMENT...]
                                      run a program with its memory on nodes
   cdm attach DEVICE --caps NAMES [--nid NODE] [--access WHO]
                                      make a node of a dax device, such as dax0.0
@@ -38,6 +40,8 @@ Options:
   -n TIMES       stop after so many looks
   -m NODES       node numbers, separated by commas
   -p             prefer the nodes: other memory where they are full
+  --max SIZE     so much of each node at most, in bytes or as 512M or 2G: in a
+                 cgroup of its own
   --caps NAMES   what the kernel may do there, separated by commas, or all, or none
   --nid NODE     which node, instead of the one that the firmware has for the memory
   --access WHO   who may name the node: all, or those whose cpuset lists it: listed
@@ -108,7 +112,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-fn dispatch(mut args: env::ArgsOs) -> Result<(), Failure> {
+fn dispatch(mut args: env::ArgsOs) -> Result<ExitCode, Failure> {
     args.next();
     let Some(command) = args.next() else {
         return Err(Failure::usage("no command"));
@@ -116,7 +120,7 @@ fn dispatch(mut args: env::ArgsOs) -> Result<(), Failure> {
     match command.to_str() {
         Some("list") => list::main(args),
         Some("watch") => watch::main(args),
-        Some("run") => run::main(args),
+        Some("run") => return run::main(args),
         Some("attach") => dax::attach(args),
         Some("apply") => dax::apply(args),
         Some("detach") => dax::detach(args),
@@ -125,12 +129,13 @@ fn dispatch(mut args: env::ArgsOs) -> Result<(), Failure> {
             "{}: no such command",
             command.to_string_lossy()
         ))),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
     match dispatch(env::args_os()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             eprintln!("cdm: {}", failure.message);
             if failure.status == 2 {

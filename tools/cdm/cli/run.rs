@@ -3,6 +3,7 @@
 //! `cdm run`
 
 use crate::{
+    cgroup::Limited,
     node,
     reason,
     Failure, //
@@ -15,8 +16,14 @@ use std::{
         c_ulong, //
     },
     io,
-    os::unix::process::CommandExt,
-    process::Command, //
+    os::unix::process::{
+        CommandExt,
+        ExitStatusExt, //
+    },
+    process::{
+        Command,
+        ExitCode, //
+    }, //
 };
 
 const MPOL_BIND: c_int = 2;
@@ -33,7 +40,13 @@ const BITS: usize = c_ulong::BITS as usize;
 
 extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
+    fn signal(number: c_int, handler: usize) -> usize;
 }
+
+const SIGINT: c_int = 2;
+const SIGQUIT: c_int = 3;
+const SIG_DFL: usize = 0;
+const SIG_IGN: usize = 1;
 
 /// Sets the policy of this task, which a program that it executes inherits.
 fn set_mempolicy(mode: c_int, nodes: &[u32]) -> io::Result<()> {
@@ -82,8 +95,42 @@ fn nodes(list: &str) -> Result<Vec<u32>, Failure> {
     Ok(nids)
 }
 
-pub fn main(mut args: env::ArgsOs) -> Result<(), Failure> {
+/// What the terminal sends is for the program. This waits until that is done with it.
+fn leave_signals_to_it(leave: bool) {
+    let handler = if leave { SIG_IGN } else { SIG_DFL };
+    for number in [SIGINT, SIGQUIT] {
+        // SAFETY: Neither is a function of ours.
+        unsafe { signal(number, handler) };
+    }
+}
+
+/// Runs a program in a cgroup of its own, and returns what it returned.
+fn run_limited(
+    mut command: Command,
+    nids: &[u32],
+    max: &str,
+) -> io::Result<Result<ExitCode, Failure>> {
+    let limited = match Limited::enter(nids, max) {
+        Ok(limited) => limited,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let mut child = command.spawn()?;
+
+    leave_signals_to_it(true);
+    let status = child.wait();
+    drop(limited);
+    leave_signals_to_it(false);
+    let status = status?;
+    // As a shell has it.
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    Ok(Ok(ExitCode::from(
+        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
+    )))
+}
+
+pub fn main(mut args: env::ArgsOs) -> Result<ExitCode, Failure> {
     let mut list = None;
+    let mut max = None;
     let mut mode = MPOL_BIND;
 
     let program = loop {
@@ -96,6 +143,10 @@ pub fn main(mut args: env::ArgsOs) -> Result<(), Failure> {
                 list = Some(value.ok_or_else(|| Failure::usage("run: -m needs node numbers"))?);
             }
             Some("-p") => mode = MPOL_PREFERRED_MANY,
+            Some("--max") => {
+                let value = args.next().and_then(|value| value.into_string().ok());
+                max = Some(value.ok_or_else(|| Failure::usage("run: --max needs a size"))?);
+            }
             Some("--") => {
                 break args
                     .next()
@@ -116,7 +167,15 @@ pub fn main(mut args: env::ArgsOs) -> Result<(), Failure> {
         _ => Failure::io(format!("node {list}"), &error),
     })?;
 
-    let error = Command::new(&program).args(args).exec();
+    let mut command = Command::new(&program);
+    command.args(args);
+    let error = match max {
+        None => command.exec(),
+        Some(max) => match run_limited(command, &nids, &max) {
+            Ok(status) => return status,
+            Err(error) => error,
+        },
+    };
     let program = program.to_string_lossy();
     Err(match error.kind() {
         io::ErrorKind::NotFound => Failure::with_status(127, format!("{program}: not found")),

@@ -2,7 +2,8 @@
 /*
  * How much of a device a cgroup may have: dmem.capacity, current and max. Each page
  * is counted from where it is handed out to where it is freed, for the cgroup whose
- * page it is, whoever brings it there. At the limit a task finds the device full.
+ * page it is, whoever brings it there. At the limit a task finds the device full, if
+ * nothing of its own can be reclaimed there. And whether memory.current has it, too.
  *
  * The task under test is a child in a cgroup, that does what it is told through
  * shared memory. The controls are the same child with the limit raised, the same
@@ -28,7 +29,8 @@
 #define TOP		"cdm_limits"
 #define ONE		TOP "/one"
 #define TWO		TOP "/two"
-#define CAPS		"migrate,thp,reclaim,swap,compaction,hugetlb,gup"
+#define CAPS		"migrate,thp,reclaim,compaction,hugetlb,gup"
+#define SWAP_CAPS	CAPS ",swap"
 #define UNPOISON	"/sys/kernel/debug/hwpoison/unpoison-pfn"
 #define CORRUPT		"/sys/kernel/debug/hwpoison/corrupt-pfn"
 #define SEED		0x11a0000UL
@@ -118,6 +120,15 @@ static bool settles(int nid, const char *group, size_t nr)
 
 #define EXPECT_PAGES(group, nr)	EXPECT_TRUE(settles(self->nid, group, nr))
 
+/* For counters that CPUs and tables of pages have a share in */
+#define EXPECT_NEAR(expected, seen, tolerance)				\
+do {									\
+	long long _expected = (expected), _seen = (seen);		\
+	EXPECT_TRUE(llabs(_expected - _seen) < (tolerance)) {		\
+		TH_LOG("%lld, not %lld", _seen, _expected);		\
+	}								\
+} while (0)
+
 /* As many as are in use on the device, whatever they are: the judge is kpageflags. */
 static bool agrees(int nid)
 {
@@ -170,6 +181,12 @@ static void look(struct worker *w)
 	w->intact = pages_intact(w->addr, w->got, PAGE_SIZE, SEED) == w->got;
 }
 
+/* As look(), but touches nothing */
+static void where(struct worker *w)
+{
+	w->there = pages_on(w->addr, w->nr, PAGE_SIZE, w->nid);
+}
+
 static int work(void *arg)
 {
 	struct sigaction sa = { .sa_handler = on_bus };
@@ -196,6 +213,37 @@ static bool tell(struct worker *w, void (*what)(struct worker *w))
 }
 
 #define TELL(what)	ASSERT_TRUE(tell(w, what))
+
+static const char *node_file(int nid, const char *name)
+{
+	static char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), NODE_SYSFS "/node%d/%s", nid, name);
+	return path;
+}
+
+/* A page on a CPU's list of those that are about to be on an LRU is in use. */
+static int set_memcg(int nid, const char *how)
+{
+	int ret;
+
+	wait_for((drain_lru(), ret = file_write(node_file(nid, "cdm_memcg"), how)) != -EBUSY);
+	return ret;
+}
+
+/* Pages */
+static long long memcg_current(const char *group)
+{
+	return file_number(file_of(group, "memory.current")) / (long long)PAGE_SIZE;
+}
+
+static int memcg_bytes(const char *group, const char *name, size_t nr)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%zu", nr * PAGE_SIZE);
+	return file_write(file_of(group, name), text);
+}
 
 static void remove_groups(void)
 {
@@ -228,6 +276,7 @@ FIXTURE_SETUP(limits)
 	remove_groups();
 	self->nid = cdm_node_up(CAPS);
 	ASSERT_LE(0, self->nid);
+	ASSERT_EQ(0, set_memcg(self->nid, "counted"));
 
 	ASSERT_EQ(0, file_write(CGROUP "/cgroup.subtree_control", "+memory +dmem"));
 	ASSERT_EQ(0, mkdir(CGROUP "/" TOP, 0755));
@@ -349,6 +398,19 @@ static void take_pool_preferred(struct worker *w)
 	w->ret = bind_pages(w->addr, w->nr, MPOL_PREFERRED, NODE_BIT(w->nid), 0);
 	w->got = touch(w->addr, w->nr);
 	look(w);
+}
+
+/* Something else at addr from now on */
+static char *kept;
+
+static void keep(struct worker *w)
+{
+	kept = w->addr;
+}
+
+static void give_kept(struct worker *w)
+{
+	w->ret = munmap(kept, w->nr * PAGE_SIZE);
 }
 
 static void give(struct worker *w)
@@ -593,6 +655,8 @@ TEST_F_TIMEOUT(limits, swapped, CDM_TIMEOUT)
 {
 	struct worker *w = self->w[0];
 
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(SWAP_CAPS));
 	TELL(take);
 	EXPECT_TRUE(agrees(self->nid));
 	TELL(page_out);
@@ -970,6 +1034,8 @@ TEST_F_TIMEOUT(limits, stirred, CDM_TIMEOUT)
 {
 	int i;
 
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(SWAP_CAPS));
 	ASSERT_EQ(0, dmem_set(self->nid, TOP, "dmem.max", LIMIT_NR));
 	for (i = 0; i < 2; i++) {
 		self->w[i]->work = stir;
@@ -984,8 +1050,290 @@ TEST_F_TIMEOUT(limits, stirred, CDM_TIMEOUT)
 	/* And all of the limit can be had. */
 	self->w[0]->nr = OVER;
 	ASSERT_TRUE(tell(self->w[0], take));
-	EXPECT_EQ(LIMIT_NR, self->w[0]->got);
+	EXPECT_EQ(OVER, self->w[0]->got);
+	EXPECT_TRUE(self->w[0]->intact);
+	EXPECT_GE((long long)(LIMIT_NR * PAGE_SIZE), dmem(self->nid, TOP, "dmem.current"));
 	EXPECT_TRUE(agrees(self->nid));
+}
+
+/* At the limit a task takes the room from its own cgroup, by reclaim. */
+TEST_F_TIMEOUT(limits, reclaimed, CDM_TIMEOUT)
+{
+	long long killed = vm_event("oom_kill");
+	struct worker *w = self->w[0];
+
+	/* Control: what may not be swapped stays, and there is no room */
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", LIMIT_NR));
+	w->nr = OVER;
+	TELL(take);
+	EXPECT_EQ(LIMIT_NR, w->got);
+	TELL(give);
+
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(SWAP_CAPS));
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", LIMIT_NR));
+	self->w[1]->nr = OVER;
+	ASSERT_TRUE(tell(self->w[1], take));
+	ASSERT_EQ(OVER, self->w[1]->there);
+
+	TELL(take);
+	EXPECT_EQ(OVER, w->got);
+	EXPECT_GE(LIMIT_NR, w->there);
+	EXPECT_LE(LIMIT_NR / 2, w->there);
+	EXPECT_EQ(0, w->in_ram);
+	EXPECT_GE((long long)(LIMIT_NR * PAGE_SIZE), dmem(self->nid, ONE, "dmem.current"));
+	/* The others keep theirs. */
+	ASSERT_TRUE(tell(self->w[1], look));
+	EXPECT_EQ(OVER, self->w[1]->there);
+	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+
+	/* A limit above both: what the other one has is taken, too. */
+	ASSERT_EQ(0, dmem_no_max(self->nid, ONE));
+	ASSERT_EQ(0, dmem_set(self->nid, TOP, "dmem.max", OVER));
+	TELL(take);
+	EXPECT_EQ(OVER, w->got);
+	EXPECT_LT(0, w->there);
+	ASSERT_TRUE(tell(self->w[1], look));
+	EXPECT_GT(OVER, self->w[1]->there);
+	EXPECT_TRUE(self->w[1]->intact);
+	EXPECT_GE((long long)(OVER * PAGE_SIZE), dmem(self->nid, TOP, "dmem.current"));
+
+	/* dmem.low is no reason to fail. */
+	TELL(give);
+	ASSERT_TRUE(tell(self->w[1], give));
+	ASSERT_TRUE(tell(self->w[1], take));
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.low", OVER));
+	ASSERT_EQ(0, dmem_set(self->nid, TWO, "dmem.low", OVER));
+	TELL(take);
+	EXPECT_EQ(OVER, w->got);
+	EXPECT_EQ(killed, vm_event("oom_kill"));
+}
+
+/* A limit that is lowered: what is above it goes to RAM, if it may. */
+TEST_F_TIMEOUT(limits, lowered, CDM_TIMEOUT)
+{
+	struct worker *w = self->w[0];
+
+	w->nr = OVER;
+	TELL(take);
+	ASSERT_TRUE(tell(self->w[1], take));
+	EXPECT_PAGES(ONE, OVER);
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", NR));
+	EXPECT_GE((long long)(NR * PAGE_SIZE), dmem(self->nid, ONE, "dmem.current"));
+	TELL(look);
+	EXPECT_EQ(OVER, w->there + w->in_ram);
+	EXPECT_GE(NR, w->there);
+	EXPECT_TRUE(w->intact);
+	ASSERT_TRUE(tell(self->w[1], look));
+	EXPECT_EQ(NR, self->w[1]->there);
+	TELL(give);
+
+	/* By a limit above, those of both */
+	TELL(take_huge);
+	ASSERT_EQ(0, dmem_set(self->nid, TOP, "dmem.max", 0));
+	EXPECT_PAGES(TOP, 0);
+	ASSERT_TRUE(tell(self->w[1], look));
+	EXPECT_EQ(NR, self->w[1]->in_ram);
+	EXPECT_TRUE(self->w[1]->intact);
+	TELL(give);
+
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up("thp,reclaim,gup"));
+	w->nr = OVER;
+	TELL(take);
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", NR));
+	EXPECT_PAGES(ONE, OVER);
+	TELL(look);
+	EXPECT_EQ(OVER, w->there);
+	TELL(give);
+	TELL(take);
+	EXPECT_EQ(NR, w->got);
+}
+
+/* Who takes too much from the node gives first: dmem.min and low */
+static void protect(struct __test_metadata *_metadata, FIXTURE_DATA(limits) *self,
+		    const char *name, bool is_protected)
+{
+	const size_t nr = 4096;
+	/* Without protection it is more than one of them has. */
+	const size_t wanted = name ? nr / 2 : nr + nr / 2;
+	char bytes[32];
+	int i;
+
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(SWAP_CAPS));
+	if (name) {
+		/* No more than that: what nobody claims protects the other one. */
+		ASSERT_EQ(0, dmem_set(self->nid, TOP, name, nr));
+		ASSERT_EQ(0, dmem_set(self->nid, ONE, name, nr));
+	}
+	for (i = 0; i < 2; i++) {
+		self->w[i]->nr = nr;
+		ASSERT_TRUE(tell(self->w[i], take));
+		ASSERT_EQ(nr, self->w[i]->there);
+	}
+	drain_lru();
+	/* What is young now is old then. */
+	snprintf(bytes, sizeof(bytes), "%zu", wanted * PAGE_SIZE);
+	for (i = 0; i < 10 && file_write(node_file(self->nid, "reclaim"), bytes); i++)
+		;
+	for (i = 0; i < 2; i++)
+		ASSERT_TRUE(tell(self->w[i], where));
+	/* dmem.low is for as long as there is something else, which may be hard to get. */
+	EXPECT_EQ(is_protected, self->w[0]->there > nr - nr / 16) {
+		TH_LOG("%s: %zu of %zu are there", name ?: "control", self->w[0]->there, nr);
+	}
+	EXPECT_GT(nr, self->w[1]->there);
+	for (i = 0; i < 2; i++)
+		ASSERT_TRUE(tell(self->w[i], give));
+}
+
+TEST_F_TIMEOUT(limits, protected, CDM_TIMEOUT)
+{
+	protect(_metadata, self, NULL, false);
+	protect(_metadata, self, "dmem.min", true);
+	protect(_metadata, self, "dmem.low", true);
+}
+
+/* memory.current has the pages of the device or not, wherever they come from or go */
+TEST_F_TIMEOUT(limits, memcg_counts, CDM_TIMEOUT)
+{
+	static const char *const how[] = { "counted", "uncounted" };
+	const long long nr = 4096, some = nr / 4;
+	struct worker *w = self->w[0];
+	char text[64];
+	size_t i;
+
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(SWAP_CAPS));
+	for (i = 0; i < ARRAY_SIZE(how); i++) {
+		const long long all = i ? 0 : nr;
+		long long before;
+
+		w->nr = nr;
+		ASSERT_EQ(0, set_memcg(self->nid, how[i]));
+		before = memcg_current(ONE);
+		TELL(take);
+		EXPECT_NEAR(before + all, memcg_current(ONE), some);
+		TELL(move_out);
+		EXPECT_EQ(nr, w->in_ram);
+		EXPECT_NEAR(before + nr, memcg_current(ONE), some);
+		TELL(move_in);
+		EXPECT_EQ(nr, w->there);
+		EXPECT_NEAR(before + all, memcg_current(ONE), some);
+		/* While there are pages that are counted, or not, this stays. */
+		EXPECT_EQ(-EBUSY, file_write(node_file(self->nid, "cdm_memcg"), how[!i]));
+		TELL(page_out);
+		TELL(page_in);
+		EXPECT_TRUE(w->intact);
+		EXPECT_NEAR(before + all, memcg_current(ONE), some);
+		TELL(fork_child);
+		TELL(grandchild_writes);
+		EXPECT_NEAR(before + 2 * all, memcg_current(ONE), some);
+		TELL(end_grandchild);
+		TELL(give);
+		EXPECT_NEAR(before, memcg_current(ONE), some);
+
+		TELL(take_huge);
+		EXPECT_EQ(0, w->ret);
+		TELL(give);
+		w->nr = nr;
+		TELL(take_shmem);
+		EXPECT_NEAR(before + all, memcg_current(ONE), some);
+		TELL(give);
+		EXPECT_NEAR(before, memcg_current(ONE), some);
+		ASSERT_LT(0, file_read(node_file(self->nid, "cdm_memcg"), text, sizeof(text)));
+		EXPECT_EQ(0, strncmp(text, how[i], strlen(how[i])));
+	}
+
+	/* It is the device's, and goes with it; and RAM's if the device goes. */
+	TELL(take);
+	ASSERT_EQ(0, cdm_node_down());
+	ASSERT_EQ(self->nid, cdm_node_up(SWAP_CAPS));
+	ASSERT_LT(0, file_read(node_file(self->nid, "cdm_memcg"), text, sizeof(text)));
+	EXPECT_EQ(0, strncmp(text, "uncounted", 9));
+	EXPECT_LT(nr - some, memcg_current(ONE));
+	TELL(give);
+	EXPECT_EQ(-EINVAL, file_write(node_file(self->nid, "cdm_memcg"), "all"));
+}
+
+/* What a job has on a device is its neighbour's business, or not. */
+TEST_F_TIMEOUT(limits, memcg_max, CDM_TIMEOUT)
+{
+	const size_t nr = 8192;
+	struct worker *w = self->w[0];
+	long long killed;
+
+	w->nr = nr;
+	self->w[1]->nr = nr;
+	ASSERT_EQ(0, set_memcg(self->nid, "uncounted"));
+	ASSERT_EQ(0, memcg_bytes(TOP, "memory.max", nr + nr / 2));
+	ASSERT_EQ(0, file_write(file_of(TOP, "memory.swap.max"), "0"));
+	killed = vm_event("oom_kill");
+	TELL(take);
+	EXPECT_EQ(nr, w->there);
+	ASSERT_TRUE(tell(self->w[1], take_in_ram));
+	EXPECT_EQ(nr, self->w[1]->got);
+	EXPECT_EQ(killed, vm_event("oom_kill"));
+	/* Nor is it a way past the limit. */
+	TELL(move_out);
+	EXPECT_GE(nr / 2, w->in_ram);
+	EXPECT_EQ(nr, w->in_ram + w->there);
+	EXPECT_GE((long long)(nr + nr / 2), memcg_current(TOP));
+	TELL(move_in);
+	EXPECT_EQ(nr, w->there);
+	/* Who runs out of RAM is killed, and not who has more on a device. */
+	self->w[1]->nr = nr;
+	self->w[1]->work = take_in_ram;
+	__atomic_store_n(&self->w[1]->told, self->w[1]->told + 1, __ATOMIC_RELEASE);
+	EXPECT_TRUE(wait_for(vm_event("oom_kill") == killed + 1));
+	TELL(look);
+	EXPECT_EQ(nr, w->there);
+	EXPECT_TRUE(w->intact);
+	TELL(give);
+	kill_and_reap(self->pid[1]);
+
+	/* Control: it is as it was */
+	self->w[1]->told = 0;
+	self->w[1]->done = 0;
+	ASSERT_EQ(0, set_memcg(self->nid, "counted"));
+	self->pid[1] = spawn(work, self->w[1]);
+	TELL(take);
+	self->w[1]->nr = nr;
+	self->w[1]->work = take_in_ram;
+	__atomic_store_n(&self->w[1]->told, 1, __ATOMIC_RELEASE);
+	EXPECT_TRUE(wait_for(vm_event("oom_kill") == killed + 2));
+}
+
+/* memory.min is there for RAM, and not used up by a device. */
+TEST_F_TIMEOUT(limits, memcg_min, CDM_TIMEOUT)
+{
+	static const char *const how[] = { "counted", "uncounted" };
+	const size_t nr = 8192;
+	struct worker *w = self->w[0];
+	char bytes[32];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(how); i++) {
+		ASSERT_EQ(0, set_memcg(self->nid, how[i]));
+		ASSERT_EQ(0, memcg_bytes(ONE, "memory.min", nr + nr / 4));
+		w->nr = nr;
+		TELL(take);
+		EXPECT_EQ(nr, w->there);
+		TELL(keep);
+		TELL(take_in_ram);
+		EXPECT_EQ(nr, w->in_ram);
+		drain_lru();
+		snprintf(bytes, sizeof(bytes), "%zu", nr / 2 * PAGE_SIZE);
+		file_write(file_of(TOP, "memory.reclaim"), bytes);
+		TELL(look);
+		EXPECT_EQ(i == 1, w->in_ram == nr) {
+			TH_LOG("%s: %zu of %zu are in RAM", how[i], w->in_ram, nr);
+		}
+		TELL(give);
+		TELL(give_kept);
+	}
 }
 
 TEST_HARNESS_MAIN
