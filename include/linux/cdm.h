@@ -600,6 +600,24 @@ static __always_inline void cdm_page_unpoisoned(unsigned long pfn)
 
 /* For mm/memory_hotplug.c: before a page of the block can be had. */
 void cdm_retire_bad_pages(unsigned long pfn, unsigned long nr);
+bool __cdm_bad_pages_in_use(unsigned long pfn, unsigned long nr);
+
+/**
+ * cdm_bad_pages_in_use - does anything refer to a broken page of a device?
+ * @nid: the node of a block that goes offline
+ * @pfn: its first page
+ * @nr: number of pages
+ *
+ * To be broken does not keep a page in its block. A pipe that has it does: it needs
+ * the struct page.
+ *
+ * Context: May sleep.
+ * Return: true if so.
+ */
+static inline bool cdm_bad_pages_in_use(int nid, unsigned long pfn, unsigned long nr)
+{
+	return node_is_cdm(nid) && __cdm_bad_pages_in_use(pfn, nr);
+}
 
 /* For mm/oom_kill.c: the nodes that did not count. */
 void cdm_report_oom(void);
@@ -786,6 +804,11 @@ static __always_inline void cdm_page_unpoisoned(unsigned long pfn)
 
 static inline void cdm_retire_bad_pages(unsigned long pfn, unsigned long nr)
 {
+}
+
+static inline bool cdm_bad_pages_in_use(int nid, unsigned long pfn, unsigned long nr)
+{
+	return false;
 }
 
 static inline void cdm_report_oom(void)

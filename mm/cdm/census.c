@@ -141,7 +141,9 @@ void cdm_count_users(const struct resource *res, struct cdm_users *users)
 		if (!page) {
 			/* What is offline is so by the section. */
 			next = SECTION_ALIGN_UP(pfn + 1);
-		} else if (page_count(page) && !PageHWPoison(page)) {
+		} else if (PageHWPoison(page)) {
+			users->held += cdm_bad_page_in_use(pfn);
+		} else if (page_count(page)) {
 			folio = page_folio(page);
 			if (folio_try_get(folio)) {
 				if (page_folio(page) == folio) {

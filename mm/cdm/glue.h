@@ -184,6 +184,7 @@ void cdm_take_pages(u64 start, u64 size, struct xarray *bad,
 		    struct cdm_lost *lost);
 bool cdm_pages_in_use(unsigned long pfn, unsigned long nr, struct xarray *bad);
 bool cdm_pages_escaped(unsigned long pfn, unsigned long nr, struct xarray *bad);
+bool cdm_bad_page_in_use(unsigned long pfn);
 
 unsigned long cdm_count_bad_pages(int nid);
 unsigned long cdm_count_idle_bad_pages(int nid);

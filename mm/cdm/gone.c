@@ -16,8 +16,11 @@
  */
 #include <linux/cdm.h>
 #include <linux/hugetlb.h>
+#include <linux/init.h>
+#include <linux/memory.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
+#include <linux/notifier.h>
 #include <linux/page-flags.h>
 #include <linux/pagemap.h>
 #include <linux/pfn.h>
@@ -32,10 +35,16 @@
 #include "../swap.h"
 #include "glue.h"
 
-/* Nobody has a page that is poison: before its content was lost, or since. */
+/* Nobody should have a page that is poison: before its content was lost, or since. */
 static bool cdm_is_nobodys(unsigned long pfn, struct xarray *bad)
 {
 	return xa_load(bad, pfn) || cdm_page_is_out_of_use(pfn);
+}
+
+/* Core mm has a reference of its own to what is out of use; who has another one? */
+static bool cdm_page_in_use(const struct page *page, bool out_of_use)
+{
+	return page_ref_count(page) > (out_of_use ? 1 : 0);
 }
 
 /* Tail pages of hugetlb folios may share their struct pages, read-only. */
@@ -82,6 +91,28 @@ static void cdm_take_from_file(struct folio *folio,
 	/* hugetlbfs keeps it, and says that it is poison. */
 	if (mapping->a_ops->error_remove_folio)
 		mapping->a_ops->error_remove_folio(mapping, folio);
+}
+
+/*
+ * A file of tmpfs keeps a page that broke, to know what is lost. It can do so without
+ * the page.
+ */
+static void cdm_take_broken(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+	struct address_space *mapping;
+
+	if (!folio_try_get(folio))
+		return;
+	if (folio_test_large(folio) || !folio_trylock(folio))
+		goto put;
+	mapping = folio_mapping(folio);
+	if (mapping && shmem_mapping(mapping) && !folio_mapped(folio) &&
+	    !folio_test_writeback(folio))
+		shmem_lose_folio(folio);
+	folio_unlock(folio);
+put:
+	folio_put(folio);
 }
 
 static bool cdm_folio_has_users(struct folio *folio)
@@ -175,7 +206,14 @@ void cdm_take_pages(u64 start, u64 size, struct xarray *bad,
 		if (!(pfn & (SZ_1K - 1)))
 			cond_resched();
 
-		if (page && page_count(page) && !cdm_is_nobodys(pfn, bad)) {
+		if (!page || !page_count(page)) {
+			pfn = next;
+			continue;
+		}
+		if (cdm_is_nobodys(pfn, bad)) {
+			if (cdm_page_in_use(page, true))
+				cdm_take_broken(page);
+		} else {
 			folio = page_folio(page);
 			if (folio_try_get(folio)) {
 				if (page_folio(page) == folio) {
@@ -238,11 +276,63 @@ bool cdm_pages_in_use(unsigned long pfn, unsigned long nr, struct xarray *bad)
 
 		if (!(pfn & (SZ_1K - 1)))
 			cond_resched();
-		if (page && page_ref_count(page) && !cdm_is_nobodys(pfn, bad))
+		if (page && page_ref_count(page) &&
+		    cdm_page_in_use(page, cdm_is_nobodys(pfn, bad)))
 			return true;
 	}
 	return false;
 }
+
+/**
+ * cdm_bad_page_in_use - does anything refer to a broken page?
+ * @pfn: a page of a CDM node that is broken, and online
+ *
+ * Context: Any.
+ * Return: true if so.
+ */
+bool cdm_bad_page_in_use(unsigned long pfn)
+{
+	return cdm_page_in_use(pfn_to_page(pfn), cdm_page_is_out_of_use(pfn));
+}
+
+/* See cdm_bad_pages_in_use(). */
+bool __cdm_bad_pages_in_use(unsigned long pfn, unsigned long nr)
+{
+	const unsigned long end = pfn + nr;
+
+	for (; pfn < end; pfn++) {
+		struct page *page = pfn_to_page(pfn);
+
+		if (!(pfn & (SZ_1K - 1)))
+			cond_resched();
+		if (!PageHWPoison(page) || !cdm_bad_page_in_use(pfn))
+			continue;
+		cdm_take_broken(page);
+		if (cdm_bad_page_in_use(pfn))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Before memory hotplug has touched a page: it gives up on broken pages, and leaves
+ * them with a reference that nobody drops.
+ */
+static int cdm_memory_notify(struct notifier_block *nb, unsigned long action, void *arg)
+{
+	const struct memory_notify *mem = arg;
+
+	if (action == MEM_GOING_OFFLINE &&
+	    cdm_bad_pages_in_use(pfn_to_nid(mem->start_pfn), mem->start_pfn, mem->nr_pages))
+		return notifier_from_errno(-EBUSY);
+	return NOTIFY_OK;
+}
+
+static int __init cdm_gone_init(void)
+{
+	return hotplug_memory_notifier(cdm_memory_notify, DEFAULT_CALLBACK_PRI);
+}
+core_initcall(cdm_gone_init);
 
 /**
  * cdm_pages_escaped - did cdm_take_pages() leave pages to their users?

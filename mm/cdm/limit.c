@@ -177,18 +177,19 @@ int cdm_limit_attach(int nid, u64 start, u64 size)
 	return 0;
 }
 
-/* Several pages in a row are mostly charged to one. */
-static void cdm_uncharge_range(struct cdm_charges *charges, unsigned long first,
-			       unsigned long nr)
+/* Several pages in a row are mostly charged to one. Returns how many were charged. */
+static unsigned long cdm_uncharge_range(struct cdm_charges *charges, unsigned long first,
+					unsigned long nr)
 {
 	struct dmem_cgroup_pool_state *pool, *last = NULL;
+	unsigned long i, charged = 0;
 	unsigned int run = 0;
-	unsigned long i;
 
 	for (i = first; i < first + nr; i++) {
 		pool = READ_ONCE(charges->pools[i]);
 		if (pool)
 			pool = xchg(&charges->pools[i], NULL);
+		charged += !!pool;
 		if (pool != last) {
 			if (last)
 				dmem_cgroup_uncharge_units(last, PAGE_SIZE, run);
@@ -199,6 +200,7 @@ static void cdm_uncharge_range(struct cdm_charges *charges, unsigned long first,
 	}
 	if (last)
 		dmem_cgroup_uncharge_units(last, PAGE_SIZE, run);
+	return charged;
 }
 
 /**
@@ -210,19 +212,23 @@ static void cdm_uncharge_range(struct cdm_charges *charges, unsigned long first,
 void cdm_limit_detach(int nid)
 {
 	struct cdm_charges *charges = cdm_charged[nid];
-	unsigned long i, chunk;
+	unsigned long i, chunk, left = 0;
 
 	if (!charges)
 		return;
 	WRITE_ONCE(cdm_charged[nid], NULL);
 	synchronize_rcu();
 
-	/* Pages of a device that was lost may not have been freed. */
+	/*
+	 * What has gone was freed before, or is broken: it is charged to nobody. A
+	 * charge that is left would keep a cgroup for ever.
+	 */
 	for (i = 0; i < charges->nr; i += chunk) {
 		chunk = min(charges->nr - i, 1UL << MAX_PAGE_ORDER);
-		cdm_uncharge_range(charges, i, chunk);
+		left += cdm_uncharge_range(charges, i, chunk);
 		cond_resched();
 	}
+	VM_WARN_ON_ONCE(left);
 	dmem_cgroup_unregister_region(charges->region);
 	vfree(charges);
 }

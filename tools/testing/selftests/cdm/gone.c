@@ -323,6 +323,103 @@ TEST_F_TIMEOUT(gone, dead_is_not_broken, CDM_TIMEOUT)
 	EXPECT_EQ(0, file_number(self->path));
 }
 
+/* A page that breaks while a pipe has it is the pipe's until that lets go of it. */
+TEST_F_TIMEOUT(gone, broken_while_held, CDM_TIMEOUT)
+{
+	struct iovec iov = { .iov_len = PAGE_SIZE };
+	char buf[PAGE_SIZE];
+	unsigned long pfn;
+	int pipes[2];
+
+	iov.iov_base = filled_pages_on(1, self->nid, CHECK_SEED);
+	ASSERT_NE(NULL, iov.iov_base);
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ(PAGE_SIZE, vmsplice(pipes[1], &iov, 1, 0));
+	pfn = page_pfn(iov.iov_base);
+	pfn_call(HWPOISON "/corrupt-pfn", pfn);
+	ASSERT_TRUE(page_flags_of(pfn) & KPF_HWPOISON);
+
+	/* With the driver, by the administrator, with the device: its block stays */
+	EXPECT_EQ(0, cdm_unbind());
+	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("orphaned", self->text);
+	EXPECT_EQ(-EBUSY, cdm_unplug(self->nid));
+	EXPECT_EQ(0, pci_remove(self->name));
+	ASSERT_LT(0, cdm_state(self->nid, self->text, sizeof(self->text)));
+	EXPECT_STREQ("lost", self->text);
+	EXPECT_EQ(-1, read(pipes[0], buf, PAGE_SIZE));
+	EXPECT_EQ(EIO, errno);
+
+	close(pipes[0]);
+	close(pipes[1]);
+	EXPECT_TRUE(wait_for(!cdm_node_exists(self->nid)));
+	expect_back();
+	EXPECT_EQ(0, cdm_forget_bad_pages());
+}
+
+/* A broken page of a file is out of the way, and an error for who has the file. */
+TEST_F_TIMEOUT(gone, broken_in_file, CDM_TIMEOUT)
+{
+	const size_t nr = 4;
+	char buf[PAGE_SIZE];
+	struct verdict v = {};
+	unsigned long pfn;
+	char *addr;
+	int fd;
+
+	fd = memfd_create("cdm-broken", 0);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, nr * PAGE_SIZE));
+	addr = mmap(NULL, nr * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, bind_pages(addr, nr, MPOL_BIND, NODE_BIT(self->nid), 0));
+	fill_pages(addr, nr, PAGE_SIZE, CHECK_SEED);
+	ASSERT_EQ(nr, pages_on(addr, nr, PAGE_SIZE, self->nid));
+	pfn = page_pfn(addr);
+	ASSERT_EQ(0, pfn_call(HWPOISON "/corrupt-pfn", pfn));
+
+	EXPECT_EQ(0, cdm_unbind());
+	EXPECT_FALSE(cdm_node_exists(self->nid));
+	judge_pages(addr, nr, PAGE_SIZE, CHECK_SEED, &v);
+	EXPECT_EQ(1, v.error);
+	EXPECT_EQ(nr - 1, v.own);
+	EXPECT_EQ(-1, pread(fd, buf, PAGE_SIZE, 0));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(PAGE_SIZE, pread(fd, buf, PAGE_SIZE, PAGE_SIZE));
+	EXPECT_TRUE(page_is(buf, CHECK_SEED + 1));
+	/* It goes when the file does */
+	EXPECT_EQ(0, ftruncate(fd, 0));
+	close(fd);
+	expect_node_again();
+	EXPECT_EQ(0, pfn_call(HWPOISON "/unpoison-pfn", pfn));
+}
+
+/* What is left of the node is not for the administrator to take offline. */
+TEST_F_TIMEOUT(gone, by_hand, CDM_TIMEOUT)
+{
+	unsigned long size, nr, i, busy = 0;
+
+	ASSERT_LT(0, file_read(MEMORY_SYSFS "/block_size_bytes", self->text,
+			       sizeof(self->text)));
+	size = strtoull(self->text, NULL, 16);
+	nr = cdm_device(0)->size / size;
+	ASSERT_TRUE(hold_start(HOLD_SPLICED, self->nid));
+	EXPECT_EQ(0, pci_remove(self->name));
+	expect_held();
+	for (i = 0; i < nr; i++) {
+		snprintf(self->path, sizeof(self->path), MEMORY_SYSFS "/memory%lu/state",
+			 cdm_device(0)->start / size + i);
+		if (!access(self->path, F_OK)) {
+			EXPECT_EQ(-EBUSY, file_write(self->path, "offline"));
+			busy++;
+		}
+	}
+	EXPECT_EQ(1, busy);
+	expect_saved();
+	expect_ends_when_let_go();
+	expect_back();
+}
+
 /* What the administrator has said of the device is said of it when it is back */
 TEST_F_TIMEOUT(gone, access_is_kept, CDM_TIMEOUT)
 {

@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -298,6 +299,8 @@ FIXTURE_SETUP(limits)
 
 FIXTURE_TEARDOWN_PARENT(limits)
 {
+	file_write("/sys/bus/pci/rescan", "1");
+	cdm_find_devices();
 	kill_and_reap(self->pid[0]);
 	kill_and_reap(self->pid[1]);
 	pool_set(self->nid, "0");
@@ -919,6 +922,85 @@ TEST_F_TIMEOUT(limits, unbound, CDM_TIMEOUT)
 	TELL(give);
 	EXPECT_PAGES(ONE, 0);
 	EXPECT_PAGES("", 0);
+}
+
+static int pipes[2] = { -1, -1 };
+
+static void hold(struct worker *w)
+{
+	struct iovec iov = { w->addr, w->nr * PAGE_SIZE };
+
+	w->ret = vmsplice(pipes[1], &iov, 1, 0) - (long)iov.iov_len;
+}
+
+static long long dying(const char *group)
+{
+	return file_field(file_of(group, "cgroup.stat"), "nr_dying_subsys_dmem");
+}
+
+/*
+ * The device goes, or is torn out. What something refers to yet counts until that
+ * lets go, and then neither the pages nor the region keeps the cgroup.
+ */
+TEST_F_TIMEOUT(limits, lost, CDM_TIMEOUT)
+{
+	const size_t nr_held = 4 + HUGE_NR;
+	char name[32], path[PATH_MAX];
+	int i;
+
+	ASSERT_EQ(0, load_module("cdm_test", ""));
+	snprintf(name, sizeof(name), "%s", cdm_device(0)->name);
+	for (i = 0; i < 2; i++) {
+		struct worker *w = self->w[i];
+
+		ASSERT_EQ(0, pool_set(self->nid, "1"));
+		ASSERT_EQ(0, pipe(pipes));
+		/* The other end is here. */
+		kill_and_reap(self->pid[i]);
+		w->told = 0;
+		w->done = 0;
+		self->pid[i] = spawn(work, w);
+		TELL(take);
+		EXPECT_EQ(NR, w->there);
+		w->nr = HUGE_NR;
+		TELL(take_pool);
+		EXPECT_EQ(HUGE_NR, w->there);
+		w->nr = 1;
+		TELL(hold);
+		EXPECT_EQ(0, w->ret);
+		w->nr = 4;
+		TELL(take);
+		TELL(hold);
+		EXPECT_EQ(0, w->ret);
+		EXPECT_PAGES(w->group, NR + nr_held);
+
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", name);
+		EXPECT_EQ(0, i ? cdm_call("tear_out", "%s", name) : file_write(path, "1"));
+		EXPECT_TRUE(cdm_node_is_lost(self->nid));
+		EXPECT_PAGES(w->group, nr_held);
+		kill_and_reap(self->pid[i]);
+		self->pid[i] = 0;
+		EXPECT_PAGES(w->group, nr_held);
+		ASSERT_TRUE(wait_for(!rmdir(file_of(w->group, ""))));
+		EXPECT_PAGES(TOP, nr_held);
+		/* Control: these pages keep it, and that can be seen. */
+		EXPECT_TRUE(wait_for(dying(TOP) == 1));
+
+		close(pipes[0]);
+		close(pipes[1]);
+		/* The region goes last. */
+		EXPECT_TRUE(wait_for(dmem(self->nid, "", "dmem.current") == -1));
+		EXPECT_EQ(-1, dmem(self->nid, TOP, "dmem.current"));
+		EXPECT_TRUE(wait_for(!dying(TOP)));
+
+		ASSERT_EQ(0, file_write("/sys/bus/pci/rescan", "1"));
+		cdm_find_devices();
+		ASSERT_NE(NULL, cdm_device(0));
+		EXPECT_TRUE(wait_for(cdm_node_up(CAPS) == self->nid));
+		EXPECT_PAGES("", 0);
+		EXPECT_PAGES(TOP, 0);
+	}
+	EXPECT_EQ(0, unload_module("cdm_test"));
 }
 
 /* A task that is killed gives back all it has. */
