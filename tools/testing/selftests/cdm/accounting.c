@@ -28,8 +28,11 @@
 
 /* All in KiB */
 struct system {
-	long long total, commit_limit, sysinfo_total, tmpfs;	/* exact */
-	long long free, available, sysinfo_free, dirty;		/* about */
+	/* exact */
+	long long total, commit_limit, sysinfo_total, tmpfs;
+	long long user_reserve, admin_reserve;
+	/* about */
+	long long free, available, sysinfo_free, dirty, committed;
 	/* What is taken off the former, of what there is for everybody */
 	long long cached, shmem, sysinfo_shared, anon, mapped, lru, used;
 };
@@ -41,6 +44,8 @@ struct system {
  */
 #define SLACK_COMING	((long long)cdm_device(0)->size / 1024 / 4)
 #define SLACK_FILLING	((long long)NR * 4 / 3)
+/* What changes between two looks */
+#define SLACK_SUM	8192
 
 FIXTURE(accounting)
 {
@@ -97,6 +102,9 @@ static bool look(struct system *s)
 	s->total = system_meminfo("MemTotal");
 	s->commit_limit = system_meminfo("CommitLimit");
 	s->sysinfo_total = info.totalram * info.mem_unit / 1024;
+	s->user_reserve = file_number("/proc/sys/vm/user_reserve_kbytes");
+	s->admin_reserve = file_number("/proc/sys/vm/admin_reserve_kbytes");
+	s->committed = system_meminfo("Committed_AS");
 	s->tmpfs = fs.f_blocks * fs.f_bsize / 1024;
 	s->free = system_meminfo("MemFree") + listed;
 	s->available = system_meminfo("MemAvailable") + listed;
@@ -125,6 +133,75 @@ static void expect_about(struct __test_metadata *_metadata, const char *what,
 	}
 }
 
+/*
+ * What tools make of /proc/meminfo is neither less than nothing nor more than all,
+ * and what they add up of the ordinary nodes is what it says.
+ */
+static void expect_sane(struct __test_metadata *_metadata)
+{
+	static const char * const parts[] = {
+		"MemTotal", "MemFree", "AnonPages", "Mapped", "Shmem", "Dirty",
+		"Active", "Inactive", "Unevictable", "Mlocked",
+	};
+	long long total, cache, sum, is, all, used;
+	unsigned long ordinary = node_list("has_memory");
+	unsigned long nodes = ordinary | node_list("has_coherent_memory");
+	size_t i;
+	int nid;
+
+	ASSERT_EQ(0, file_write("/proc/sys/vm/stat_refresh", "1"));
+	total = system_meminfo("MemTotal");
+	cache = system_meminfo("Cached") + system_meminfo("SReclaimable");
+	all = system_meminfo("MemFree") + system_meminfo("Buffers") +
+	      system_meminfo("Cached");
+	const struct {
+		const char *tool;
+		long long value;
+	} formulas[] = {
+		{ "free of procps 4 and dashboards: used",
+		  total - system_meminfo("MemAvailable") },
+		{ "free of procps 3 and busybox, top: used",
+		  total - all - system_meminfo("SReclaimable") },
+		{ "free and vmstat: buff/cache", cache + system_meminfo("Buffers") },
+		{ "htop: cache", cache - system_meminfo("Shmem") },
+		{ "dashboards of node_exporter: used", total - all },
+		{ "dashboards of node_exporter: apps",
+		  total - all - system_meminfo("Slab") - system_meminfo("PageTables") -
+		  system_meminfo("SwapCached") },
+		{ "vmstat -a: active, inactive",
+		  system_meminfo("Active") + system_meminfo("Inactive") },
+		{ "anonymous and mapped",
+		  system_meminfo("AnonPages") + system_meminfo("Mapped") },
+	};
+
+	for (i = 0; i < ARRAY_SIZE(formulas); i++) {
+		EXPECT_LE(0, formulas[i].value)
+			TH_LOG("%s", formulas[i].tool);
+		EXPECT_GE(total, formulas[i].value)
+			TH_LOG("%s", formulas[i].tool);
+	}
+
+	/* cAdvisor, numastat -m */
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		sum = 0;
+		for (nid = 0; nid < 64; nid++)
+			if (ordinary & NODE_BIT(nid))
+				sum += node_meminfo(nid, parts[i]);
+		is = system_meminfo(parts[i]);
+		expect_about(_metadata, parts[i], is, sum, i ? SLACK_SUM : 0);
+	}
+	for (nid = 0; nid < 64; nid++) {
+		if (!(nodes & NODE_BIT(nid)))
+			continue;
+		all = node_meminfo(nid, "MemTotal");
+		used = node_meminfo(nid, "MemUsed");
+		EXPECT_LE(0, used);
+		EXPECT_GE(all, used);
+		EXPECT_GE(used, node_meminfo(nid, "FilePages"));
+		EXPECT_GE(used, node_meminfo(nid, "AnonPages"));
+	}
+}
+
 static void expect_same(struct __test_metadata *_metadata,
 			const struct system *before, const struct system *after,
 			long long slack)
@@ -133,6 +210,9 @@ static void expect_same(struct __test_metadata *_metadata,
 	EXPECT_EQ(before->commit_limit, after->commit_limit);
 	EXPECT_EQ(before->sysinfo_total, after->sysinfo_total);
 	EXPECT_EQ(before->tmpfs, after->tmpfs);
+	EXPECT_EQ(before->user_reserve, after->user_reserve);
+	EXPECT_EQ(before->admin_reserve, after->admin_reserve);
+	expect_about(_metadata, "Committed_AS", before->committed, after->committed, slack);
 	expect_about(_metadata, "MemFree", before->free, after->free, slack);
 	expect_about(_metadata, "MemAvailable", before->available,
 		     after->available, slack);
@@ -148,10 +228,7 @@ static void expect_same(struct __test_metadata *_metadata,
 	expect_about(_metadata, "Mapped", before->mapped, after->mapped, slack);
 	expect_about(_metadata, "on the LRUs", before->lru, after->lru, slack);
 	expect_about(_metadata, "used", before->used, after->used, slack);
-	/* What htop and others subtract from one another */
-	EXPECT_LE(0, after->used);
-	EXPECT_LE(after->shmem, after->cached);
-	EXPECT_LE(after->available, after->total);
+	expect_sane(_metadata);
 }
 
 FIXTURE_SETUP(accounting)
@@ -323,6 +400,50 @@ TEST_F_TIMEOUT(accounting, page_owner, CDM_TIMEOUT)
 	EXPECT_EQ(-1, write(fd, filter, strlen(filter)));
 	EXPECT_EQ(EINVAL, errno);
 	close(fd);
+}
+
+/* All nodes that have memory of each cgroup, however little is read at a time */
+TEST_F_TIMEOUT(accounting, lru_gen, CDM_TIMEOUT)
+{
+	unsigned long nodes = node_list("has_memory") | NODE_BIT(self->nid);
+	static const size_t sizes[] = { 32, 65536 };
+	static char text[4 * 65536];
+	int cgroups, fd, nid, at;
+	ssize_t len, total;
+	char *line;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		fd = open("/sys/kernel/debug/lru_gen", O_RDONLY);
+		ASSERT_LE(0, fd);
+		total = 0;
+		do {
+			len = read(fd, text + total, sizes[i]);
+			ASSERT_LE(0, len);
+			total += len;
+			ASSERT_GE(sizeof(text) - sizes[i], total);
+		} while (len);
+		close(fd);
+		text[total] = '\0';
+
+		cgroups = 0;
+		at = 64;
+		for (line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+			if (!strncmp(line, "memcg ", 6)) {
+				EXPECT_EQ(64, at);
+				cgroups++;
+				at = 0;
+			} else if (sscanf(line, " node %d", &nid) == 1) {
+				while (at < 64 && !(nodes & NODE_BIT(at)))
+					at++;
+				EXPECT_EQ(at, nid);
+				for (at++; at < 64 && !(nodes & NODE_BIT(at)); at++)
+					;
+			}
+		}
+		EXPECT_EQ(64, at);
+		EXPECT_LT(1, cgroups);
+	}
 }
 
 /* Page cache that was moved there is not RAM's to give back, or to make dirty */

@@ -126,6 +126,7 @@ void settings_restore(void);
 
 /* util/counters.c: what the kernel counts */
 long long vm_event(const char *name);
+long long memory_stall(void);
 long long proc_meminfo(const char *field);
 long long node_meminfo(int nid, const char *field);
 long long node_zoneinfo(int nid, const char *zone, const char *field);
@@ -136,6 +137,7 @@ long long node_denied(int nid, const char *cap);
 /* util/nodes.c: nodes, their CPUs, tiers, and pools of huge pages */
 unsigned long parse_list(const char *text);
 unsigned long node_list(const char *name);
+unsigned long status_list(const char *name);
 int ram_node(int index);
 int run_on_node(int nid);
 int tier_of(int nid);

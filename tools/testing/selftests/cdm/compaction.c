@@ -248,4 +248,44 @@ TEST_F_TIMEOUT(compaction, whole_node, CDM_TIMEOUT)
 	expect_intact();
 }
 
+/* A fault that lets kcompactd find the huge page that there is none of */
+static bool left_to_kcompactd(char *addr)
+{
+	fill_page(addr, SEED);
+	return !madvise(addr, HUGE, MADV_DONTNEED);
+}
+
+/* kcompactd at work on a device is no pressure on the machine. */
+TEST_F_TIMEOUT(compaction, pressure, CDM_TIMEOUT)
+{
+	static const char thp[] = "/sys/kernel/mm/transparent_hugepage";
+	size_t nr = cdm_device(0)->size / HUGE / 2;
+	char path[128], *addr;
+	long long before;
+
+	if (!variant->caps || !variant->allowed)
+		return;		/* there is no work to do */
+	snprintf(path, sizeof(path), "%s/khugepaged/defrag", thp);
+	ASSERT_EQ(0, setting(path, "0"));
+	snprintf(path, sizeof(path), "%s/defrag", thp);
+	ASSERT_EQ(0, setting(path, "defer"));
+	addr = map_huge_range(nr);
+	ASSERT_NE(NULL, addr);
+	ASSERT_EQ(0, madvise(addr, nr * HUGE, MADV_HUGEPAGE));
+	ASSERT_EQ(0, bind_pages(addr, nr * HUGE_NR, MPOL_BIND, NODE_BIT(self->nid), 0));
+	ASSERT_TRUE(fragmented(portion()));
+
+	before = memory_stall();
+	ASSERT_LE(0, before);
+	EXPECT_TRUE(wait_for(left_to_kcompactd(addr) && pages_moved() > 0));
+	EXPECT_EQ(before, memory_stall());
+
+	/* Control: who compacts for himself is under pressure */
+	ASSERT_EQ(0, setting(path, "always"));
+	fill_pages(addr, nr, HUGE, SEED);
+	EXPECT_LT(before, memory_stall());
+	munmap(addr, nr * HUGE);
+	expect_intact();
+}
+
 TEST_HARNESS_MAIN

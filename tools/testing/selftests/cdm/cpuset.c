@@ -61,20 +61,6 @@ struct child {
 	unsigned long mems, coherent;
 };
 
-static unsigned long status_list(const char *name)
-{
-	char text[8192], *line;
-
-	if (file_read("/proc/self/status", text, sizeof(text)) <= 0)
-		return ~0UL;
-	line = strstr(text, name);
-	if (!line)
-		return ~0UL;
-	line += strlen(name);
-	*strchrnul(line, '\n') = '\0';
-	return parse_list(line + strspn(line, " \t"));
-}
-
 /* Pages on ordinary nodes */
 static size_t pages_in_ram(const char *addr, size_t nr)
 {

@@ -89,6 +89,7 @@ TEST_F_TIMEOUT(many, machine, CDM_TIMEOUT)
 /* Each can be named, and only who names it gets it. */
 TEST_F_TIMEOUT(many, each_by_name, CDM_TIMEOUT)
 {
+	long long sum = 0;
 	size_t there;
 	char *addr;
 	int i, j;
@@ -96,6 +97,11 @@ TEST_F_TIMEOUT(many, each_by_name, CDM_TIMEOUT)
 	EXPECT_EQ(self->devices, node_list("has_coherent_memory"));
 	EXPECT_EQ(self->ordinary, node_list("has_memory"));
 	EXPECT_EQ(self->total, mem_total());
+	/* Who adds up the ordinary ones finds no more. */
+	for (i = 0; i < 64; i++)
+		if (self->ordinary & NODE_BIT(i))
+			sum += node_meminfo(i, "MemTotal");
+	EXPECT_EQ(self->total, sum);
 	for (i = 0; i < DEVICES; i++) {
 		addr = filled_pages_on(NR, self->nids[i], SEED + i);
 		ASSERT_NE(NULL, addr);

@@ -197,6 +197,17 @@ static int runs_code(void *arg)
 	return 0;
 }
 
+/* More in RAM than its cgroup lets it have */
+static int squeezed(void *arg)
+{
+	char *pages = map_pages(NR * 8);
+
+	if (!pages || memcg_join())
+		return 1;
+	fill_pages(pages, NR * 8, PAGE_SIZE, SEED);
+	return pages_intact(pages, NR * 8, PAGE_SIZE, SEED) == NR * 8 ? 0 : 2;
+}
+
 struct scene {
 	int nid;
 	pid_t child;
@@ -355,6 +366,7 @@ FIXTURE_SETUP(neighbour)
 FIXTURE_TEARDOWN_PARENT(neighbour)
 {
 	scene_end(&self->scene);
+	memcg_remove();
 	unlink(SCRATCH);
 	if (self->swap_off[0])
 		EXPECT_EQ(0, swapon(SWAP, SWAP_FLAG_PREFER | 1));
@@ -499,6 +511,43 @@ TEST_F_TIMEOUT(neighbour, unmerge, CDM_TIMEOUT)
 		EXPECT_GT(full ? NR : NR + 1, scene->shared->nr);
 		EXPECT_LE(full ? 0 : NR, scene->shared->nr);
 	}
+}
+
+/*
+ * A device's kswapd at work, with nobody waiting for it, is no pressure on the
+ * machine: who watches that would free RAM for it, or kill.
+ */
+TEST_F_TIMEOUT(neighbour, pressure, CDM_TIMEOUT)
+{
+	static const char kswapd[] = "pgsteal_kswapd";
+	struct scene *scene = &self->scene;
+	long long before, stolen, waited;
+	size_t i, nr, step = 64;
+	char *pages;
+
+	/* From where it begins to work to where others have to, 10 % of the node */
+	ASSERT_EQ(0, setting("/proc/sys/vm/watermark_scale_factor", "1000"));
+	ASSERT_TRUE(node_up(scene, "migrate,reclaim,swap"));
+	nr = node_meminfo(scene->nid, "MemFree") * 1024 / PAGE_SIZE;
+	pages = map_pages_on(nr, scene->nid);
+	ASSERT_NE(NULL, pages);
+	stolen = node_event(scene->nid, kswapd);
+	waited = vm_event("allocstall_movable");
+	ASSERT_LE(0, stolen);
+	ASSERT_LE(0, waited);
+	before = memory_stall();
+	ASSERT_LE(0, before);
+	for (i = 0; i + step <= nr && node_event(scene->nid, kswapd) == stolen; i += step)
+		fill_pages(pages + i * PAGE_SIZE, step, PAGE_SIZE, SEED + i);
+	EXPECT_TRUE(wait_for(node_event(scene->nid, kswapd) > stolen));
+	EXPECT_EQ(waited, vm_event("allocstall_movable"));
+	EXPECT_EQ(before, memory_stall());
+
+	/* Control: this is pressure */
+	ASSERT_EQ(0, memcg_create());
+	ASSERT_EQ(0, memcg_set("memory.max", NR * PAGE_SIZE));
+	EXPECT_EQ(0, reap(spawn(squeezed, NULL)));
+	EXPECT_LT(before, memory_stall());
 }
 
 TEST_F_TIMEOUT(neighbour, uprobe, CDM_TIMEOUT)

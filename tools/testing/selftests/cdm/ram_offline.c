@@ -113,6 +113,7 @@ FIXTURE_TEARDOWN(ram_offline)
 {
 	int i;
 
+	settings_restore();
 	for (i = 0; i < self->nr_blocks; i++)
 		block_set(self->block[i], "online_movable");
 	unmap_pages(self->pages, NR);
@@ -162,6 +163,46 @@ TEST_F_TIMEOUT(ram_offline, to_device_denied, CDM_TIMEOUT)
 	EXPECT_EQ(NR_DEV, pages_intact(self->device, NR_DEV, PAGE_SIZE, SEED));
 	ASSERT_EQ(0, device_use(&after));
 	EXPECT_EQ(before.used, after.used);
+}
+
+/*
+ * What is reserved for who has to recover the machine is made anew when RAM goes or
+ * comes, and is a part of what RAM has free. See overcommit for what it is good for.
+ */
+TEST_F_TIMEOUT(ram_offline, reserves, CDM_TIMEOUT)
+{
+	static const char reserve[] = "/proc/sys/vm/user_reserve_kbytes";
+	long long free, device, value = -1;
+	char text[32];
+	int i, n;
+
+	unmap_pages(self->pages, NR);
+	device = node_meminfo(self->nid, "MemFree");
+	for (n = 0; n < 2; n++) {
+		/* With a part of the device it would be there, and stay. */
+		free = proc_meminfo("MemFree");
+		snprintf(text, sizeof(text), "%lld", n ? free + device / 4 : free / 2);
+		ASSERT_EQ(0, setting(reserve, text));
+		for (i = 0; i < self->nr_blocks; i++)
+			if (!block_set(self->block[i], "offline"))
+				break;
+		ASSERT_GT(self->nr_blocks, i);
+		value = file_number(reserve);
+		if (n) {
+			EXPECT_LT(value, (free + device / 2) / 32);
+		} else {
+			/* Control: RAM has as much, and more */
+			EXPECT_EQ(free / 2, value);
+		}
+		/* What is the default or less is made anew */
+		ASSERT_EQ(0, setting(reserve, "1024"));
+		EXPECT_EQ(0, block_set(self->block[i], "online_movable"));
+		value = file_number(reserve);
+		free = proc_meminfo("MemFree");
+		EXPECT_LT(value, (free + device / 2) / 32);
+		EXPECT_GT(value, free / 64);
+	}
+	self->pages = filled_pages_on(NR, self->ram, SEED + NR_DEV);
 }
 
 TEST_HARNESS_MAIN

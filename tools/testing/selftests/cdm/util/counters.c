@@ -16,6 +16,17 @@ long long vm_event(const char *name)
 	return file_field("/proc/vmstat", name);
 }
 
+/* The time, in microseconds, that some task has lost for lack of memory */
+long long memory_stall(void)
+{
+	char text[256], *total;
+
+	if (file_read("/proc/pressure/memory", text, sizeof(text)) <= 0)
+		return -1;
+	total = strstr(text, "total=");
+	return total ? strtoll(total + strlen("total="), NULL, 10) : -1;
+}
+
 /* A line of /proc/meminfo, in kB */
 long long proc_meminfo(const char *field)
 {

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../cdm_util.h"
 
@@ -38,6 +39,21 @@ unsigned long node_list(const char *name)
 	if (file_read(path, buf, sizeof(buf)) < 0)
 		return 0;
 	return parse_list(buf);
+}
+
+/* A list in /proc/self/status, as a mask */
+unsigned long status_list(const char *name)
+{
+	char text[8192], *line;
+
+	if (file_read("/proc/self/status", text, sizeof(text)) <= 0)
+		return ~0UL;
+	line = strstr(text, name);
+	if (!line)
+		return ~0UL;
+	line += strlen(name);
+	*strchrnul(line, '\n') = '\0';
+	return parse_list(line + strspn(line, " \t"));
 }
 
 /* The index-th node with CPUs and memory */
