@@ -59,11 +59,19 @@ impl Inner<'_> {
     fn online(&self) -> Option<&Node<'_>> {
         self.node.as_ref().filter(|node| node.is_up())
     }
+
+    /// The node whose pages are to be had by the file. Its number is the device's as long as this
+    /// has it, wherever its memory is.
+    fn file_node(&self) -> Option<NumaNode> {
+        NumaNode::new(self.node.as_ref()?.id()).ok()
+    }
 }
 
 #[pin_data]
 struct Data<'bound> {
     ddev: &'bound dax::Device<Bound>,
+    // Before the node: nobody gets its pages any more by the file then.
+    file: dax::File<'bound>,
     #[pin]
     inner: Mutex<Inner<'bound>>,
 }
@@ -230,7 +238,14 @@ impl<'bound> Inner<'bound> {
 
 impl<'bound> Data<'bound> {
     fn online(&self) -> Result {
-        self.inner.lock().bring_online(self.ddev)
+        let mut inner = self.inner.lock();
+
+        if inner.online().is_none() {
+            self.file.set_node(None);
+        }
+        let done = inner.bring_online(self.ddev);
+        self.file.set_node(inner.file_node());
+        done
     }
 
     fn unplug(&self) -> Result {
@@ -239,8 +254,10 @@ impl<'bound> Data<'bound> {
         let Some(node) = inner.node.take_if(|node| node.is_up()) else {
             return Ok(());
         };
+        self.file.set_node(None);
         node.leave().map_err(|(node, error)| {
             inner.node = Some(node);
+            self.file.set_node(inner.file_node());
             error
         })
     }
@@ -369,11 +386,28 @@ impl dax::Driver for Cdm {
                 inner.auto(ddev);
             }
 
+            let file = dax::File::add::<Cdm>(ddev)?;
+            file.set_node(inner.file_node());
+
             Ok(try_pin_init!(Data {
                 ddev,
+                file,
                 inner <- new_mutex!(inner),
             }))
         })
+    }
+}
+
+impl dax::FileOperations for Cdm {
+    type OwnerModule = crate::LocalModule;
+
+    /// Who may open the file gets pages of the node, and need not know its number.
+    fn mmap(ddev: &dax::Device, mapping: dax::Mapping<'_>) -> Result {
+        if mapping.is_shared() {
+            ddev.refuse_mapping(c"its pages are anonymous, and only for MAP_PRIVATE");
+            return Err(EINVAL);
+        }
+        mapping.place_on(ddev.file_node().ok_or(ENXIO)?)
     }
 }
 

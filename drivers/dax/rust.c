@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What rust/kernel/dax.rs cannot say in Rust. */
 #include <linux/atomic.h>
+#include <linux/cdev.h>
 #include <linux/cleanup.h>
+#include <linux/device.h>
 #include <linux/export.h>
+#include <linux/fs.h>
 #include <linux/init.h>
 #include <linux/mm.h>
+#include <linux/numa.h>
+#include <linux/pagemap.h>
+#include <linux/sched.h>
 #include <linux/rwsem.h>
 
 #include "dax-private.h"
@@ -30,6 +36,106 @@ bool dev_dax_get_range(struct dev_dax *dev_dax, int i, struct range *range)
 		return false;
 	*range = dev_dax->ranges[i].range;
 	return true;
+}
+
+/**
+ * dev_dax_add_file - let tasks open /dev/daxX.Y
+ * @dev_dax: a device that is bound to the caller
+ * @fops: its operations; open is dev_dax_open_file()
+ *
+ * It is not the cdev that device_dax initialises anew whenever it is bound:
+ * somebody may have that open yet, or this one when the device is bound again.
+ *
+ * Context: May sleep.
+ * Return: 0, -EBUSY if the driver has added one already, or what cdev_add() says.
+ */
+int dev_dax_add_file(struct dev_dax *dev_dax, const struct file_operations *fops)
+{
+	struct cdev *cdev = cdev_alloc();
+	int ret = -EBUSY;
+
+	if (!cdev)
+		return -ENOMEM;
+	cdev->owner = fops->owner;
+	cdev->ops = fops;
+
+	if (cmpxchg(&dev_dax->file, NULL, cdev))
+		goto put;
+	WRITE_ONCE(dev_dax->file_nid, NUMA_NO_NODE);
+	cdev_set_parent(cdev, &dev_dax->dev.kobj);
+	ret = cdev_add(cdev, dev_dax->dev.devt, 1);
+	if (!ret)
+		return 0;
+
+	/* cdev_add() would have taken the reference that goes with it */
+	cdev->kobj.parent = NULL;
+	WRITE_ONCE(dev_dax->file, NULL);
+put:
+	kobject_put(&cdev->kobj);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(dev_dax_add_file);
+
+/**
+ * dev_dax_del_file - undo dev_dax_add_file()
+ * @dev_dax: the device
+ *
+ * Who has it open keeps the operations and the device, and gets no pages any more.
+ *
+ * Context: May sleep.
+ */
+void dev_dax_del_file(struct dev_dax *dev_dax)
+{
+	struct cdev *cdev = dev_dax->file;
+
+	WRITE_ONCE(dev_dax->file_nid, NUMA_NO_NODE);
+	WRITE_ONCE(dev_dax->file, NULL);
+	cdev_del(cdev);
+}
+
+/**
+ * dev_dax_open_file - open() of the file of a device
+ * @inode: of the file
+ * @filp: the file; its private data are the device, which stays while it is open
+ *
+ * Context: May sleep.
+ * Return: 0, or -ENXIO if the driver has gone: the inode may remember the cdev.
+ */
+int dev_dax_open_file(struct inode *inode, struct file *filp)
+{
+	struct device *dev = kobj_to_dev(inode->i_cdev->kobj.parent);
+	struct dev_dax *dev_dax = to_dev_dax(dev);
+
+	if (!READ_ONCE(dev_dax->file))
+		return -ENXIO;
+
+	/* What device_dax has made of the inode, if it had the device before */
+	inode->i_mapping = &inode->i_data;
+	inode->i_flags &= ~S_DAX;
+	filp->f_mapping = inode->i_mapping;
+	filp->f_wb_err = filemap_sample_wb_err(filp->f_mapping);
+	filp->f_sb_err = file_sample_sb_err(filp);
+	filp->private_data = dev_dax;
+	return 0;
+}
+EXPORT_SYMBOL_GPL(dev_dax_open_file);
+
+bool dax_mapping_is_shared(const struct vm_area_desc *desc)
+{
+	return vma_desc_test(desc, VMA_MAYSHARE_BIT);
+}
+
+/**
+ * dev_dax_refuse_mapping - tell the log why a task may not map the file
+ * @dev_dax: the device
+ * @why: the reason
+ *
+ * Context: May sleep.
+ */
+void dev_dax_refuse_mapping(struct dev_dax *dev_dax, const char *why)
+{
+	dev_info_ratelimited(&dev_dax->dev, "%s[%d] may not map it: %s\n",
+			     current->comm, task_pid_nr(current), why);
 }
 
 static atomic_t nr_reservations = ATOMIC_INIT(0);

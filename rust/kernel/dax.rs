@@ -21,7 +21,15 @@ use crate::{
         PhysAddr,
         ResourceSize, //
     },
+    module::{
+        this_module,
+        ModuleMetadata, //
+    },
     prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
     types::Opaque,
     ThisModule, //
 };
@@ -193,6 +201,25 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
     }
 }
 
+impl Device {
+    /// Returns the node whose pages a task gets that maps the [`File`] of the device.
+    pub fn file_node(&self) -> Option<NumaNode> {
+        NumaNode::new(self.file_nid().load(Relaxed)).ok()
+    }
+
+    fn file_nid(&self) -> &Atomic<c_int> {
+        // SAFETY: By the type invariant `self.as_raw()` is valid. The driver core has it as long as
+        // `self`. Only `READ_ONCE()` and `WRITE_ONCE()` access it otherwise.
+        unsafe { Atomic::from_ptr(addr_of_mut!((*self.as_raw()).file_nid)) }
+    }
+
+    /// Tells the log, if it has not heard much of this, why the current task may not map the file.
+    pub fn refuse_mapping(&self, why: &CStr) {
+        // SAFETY: By the type invariant `self.as_raw()` is valid, and `why` is a string.
+        unsafe { bindings::dev_dax_refuse_mapping(self.as_raw(), why.as_char_ptr()) };
+    }
+}
+
 impl Device<Bound> {
     /// Returns whether somebody has given the device to its driver, by name; if not, the driver got
     /// it for what it is.
@@ -228,6 +255,112 @@ impl Device<Bound> {
     /// May sleep.
     pub fn ranges(&self) -> impl Iterator<Item = Range<'_>> {
         (0..).map_while(|index| self.range(index))
+    }
+}
+
+/// What the file of a device does that a driver [lets tasks open](File::add).
+pub trait FileOperations: 'static {
+    /// The module of the driver, which stays while the file is open.
+    type OwnerModule: ModuleMetadata;
+
+    /// The current task maps the file.
+    ///
+    /// The driver may have been unbound meanwhile. It is called with the lock of the task's address
+    /// space held for writing.
+    fn mmap(dev: &Device, mapping: Mapping<'_>) -> Result;
+}
+
+/// Makes the C operations of a file.
+struct FileVTable<T: FileOperations>(PhantomData<T>);
+
+impl<T: FileOperations> FileVTable<T> {
+    extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
+        // SAFETY: The pointer is valid for the call, and so is that to the file, which
+        // `dev_dax_open_file()` has given a device that stays while it is open.
+        let dev = unsafe { &*(*(*desc).file).private_data.cast::<Device>() };
+
+        from_result(|| {
+            // SAFETY: As above; nobody else uses it during the call.
+            let desc = unsafe { &mut *desc.cast::<Opaque<bindings::vm_area_desc>>() };
+
+            T::mmap(dev, Mapping { desc })?;
+            Ok(0)
+        })
+    }
+
+    const VTABLE: bindings::file_operations = bindings::file_operations {
+        owner: this_module::<T::OwnerModule>().as_ptr(),
+        llseek: Some(bindings::noop_llseek),
+        open: Some(bindings::dev_dax_open_file),
+        mmap_prepare: Some(Self::mmap_prepare),
+        #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+        get_unmapped_area: Some(bindings::thp_get_unmapped_area),
+        ..pin_init::zeroed()
+    };
+
+    const fn build() -> &'static bindings::file_operations {
+        &Self::VTABLE
+    }
+}
+
+/// The file `/dev/daxX.Y` of a device: tasks can open it while this exists.
+///
+/// Who has it open then keeps it, and the module, and can map it no more.
+///
+/// # Invariants
+///
+/// `dev_dax_add_file()` has added the file to `dev`.
+pub struct File<'a> {
+    dev: &'a Device<Bound>,
+}
+
+impl<'a> File<'a> {
+    /// Lets tasks open the file.
+    ///
+    /// May sleep. Returns [`EBUSY`] if there is one already.
+    pub fn add<T: FileOperations>(dev: &'a Device<Bound>) -> Result<Self> {
+        // SAFETY: By the type invariant `dev.as_raw()` is valid, and the operations are valid as
+        // long as the module, which is their owner.
+        to_result(unsafe { bindings::dev_dax_add_file(dev.as_raw(), FileVTable::<T>::build()) })?;
+        // INVARIANT: It has been added.
+        Ok(Self { dev })
+    }
+
+    /// Says whose pages tasks get that map it, see [`Device::file_node`].
+    pub fn set_node(&self, node: Option<NumaNode>) {
+        let nid = node.unwrap_or(NumaNode::NO_NODE).id();
+
+        self.dev.file_nid().store(nid, Relaxed);
+    }
+}
+
+impl Drop for File<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant it has been added.
+        unsafe { bindings::dev_dax_del_file(self.dev.as_raw()) };
+    }
+}
+
+/// A mapping of a [`File`] that is about to be made.
+pub struct Mapping<'a> {
+    desc: &'a mut Opaque<bindings::vm_area_desc>,
+}
+
+impl Mapping<'_> {
+    /// Returns whether others could share what is mapped.
+    pub fn is_shared(&self) -> bool {
+        // SAFETY: It is valid, and nobody else writes to it.
+        unsafe { bindings::dax_mapping_is_shared(self.desc.get()) }
+    }
+
+    /// Lets the mapping have the pages of a device's node, as any task could by mapping anonymous
+    /// memory and binding it to the node.
+    ///
+    /// Returns [`EINVAL`] if it is shared, [`ENXIO`] if the node cannot be named now, and
+    /// [`EACCES`] if the current task may not name it, by its cpuset.
+    pub fn place_on(self, node: NumaNode) -> Result {
+        // SAFETY: It is what the mmap_prepare() of a file was given, which does no more with it.
+        to_result(unsafe { bindings::cdm_mmap_prepare(self.desc.get(), node.id()) })
     }
 }
 

@@ -4,7 +4,8 @@
  *
  * To be run with two memory devices of 256 MiB below one window, whose memory the
  * firmware has left alone, and with dax_cdm.auto=migrate,thp and cdm_nodes=1 on
- * the kernel's command line. Emulated, this memory is slow: few pages are used.
+ * the kernel's command line, and with tables (HMAT, CDAT) that say how far it is.
+ * Emulated, this memory is slow: few pages are used.
  */
 #include <limits.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 #define CXL_SYSFS	"/sys/bus/cxl/devices"
 #define CDM_AUTO	"migrate thp"
 #define SIZE		(256UL << 20)
+#define TIER_UNKNOWN	22	/* of a device whose distance nobody knows */
 #define NR		((size_t)128)
 #define SEED		0xc81000UL
 
@@ -282,6 +284,73 @@ TEST_F_TIMEOUT(cxl, from_kmem, CDM_TIMEOUT)
 	ASSERT_EQ(0, dax_online("migrate"));
 	expect_isolated("migrate", SIZE);
 	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(0, destroy_region(id));
+	expect_nothing_left();
+}
+
+/* daxctl gives it to kmem and takes it back; what it then is for is not its word */
+TEST_F_TIMEOUT(cxl, daxctl, CDM_TIMEOUT)
+{
+	char *addr;
+	int id;
+
+	ASSERT_EQ(0, load_module("dax_cdm", ""));
+	/* It makes sure of that before it gives memory to all */
+	ASSERT_EQ(0, setting(MEMORY_SYSFS "/auto_online_blocks", "offline"));
+	id = create_region(1, "mem0");
+	ASSERT_LE(0, id);
+	EXPECT_TRUE(wait_for(!strcmp("online", dax_read("state"))));
+	addr = filled_pages_on(NR, self->nid, SEED);
+	ASSERT_NE(NULL, addr);
+
+	ASSERT_EQ(0, run("daxctl reconfigure-device -m system-ram %s", dax_name));
+	EXPECT_NE(NULL, strstr(said, "\"mode\":\"system-ram\"")) {
+		TH_LOG("%s", said);
+	}
+	EXPECT_STREQ("kmem", dax_driver());
+	expect_moved(addr);
+	EXPECT_EQ(NODE_BIT(self->nid), node_list("has_memory") & NODE_BIT(self->nid));
+	EXPECT_EQ(SIZE / 1024, node_meminfo(self->nid, "MemTotal"));
+
+	ASSERT_EQ(0, run("daxctl reconfigure-device -m devdax -f %s", dax_name));
+	EXPECT_STREQ("device_dax", dax_driver());
+	EXPECT_EQ(0, node_list("has_memory") & NODE_BIT(self->nid));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
+	expect_isolated("migrate", SIZE);
+	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
+	EXPECT_EQ(0, destroy_region(id));
+	expect_nothing_left();
+}
+
+/*
+ * How far the memory is the firmware and the devices say, and where that puts it
+ * does not depend on the driver
+ */
+TEST_F_TIMEOUT(cxl, distance, CDM_TIMEOUT)
+{
+	int id, tier;
+
+	ASSERT_EQ(0, load_module("dax_cdm", ""));
+	ASSERT_EQ(0, setting(MEMORY_SYSFS "/auto_online_blocks",
+			     "online_movable"));
+	id = create_region(1, "mem0");
+	ASSERT_LE(0, id);
+	EXPECT_TRUE(wait_for(!strcmp("online", dax_read("state"))));
+	/* Nothing is demoted there */
+	EXPECT_EQ(-1, tier_of(self->nid));
+
+	ASSERT_EQ(0, dax_give_to("kmem"));
+	tier = tier_of(self->nid);
+	EXPECT_LT(tier_of(ram_node(0)), tier);
+	EXPECT_NE(TIER_UNKNOWN, tier);
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate,reclaim,demotion"));
+	EXPECT_EQ(tier, tier_of(self->nid));
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+	EXPECT_EQ(-1, tier_of(self->nid));
 	EXPECT_EQ(0, destroy_region(id));
 	expect_nothing_left();
 }

@@ -8,13 +8,17 @@
  */
 #include <fcntl.h>
 #include <glob.h>
+#include <grp.h>
 #include <libgen.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -22,7 +26,9 @@
 
 #define PCI_DRIVER	"/sys/bus/pci/drivers/dax_ivshmem"
 #define TARGET_NID	"/sys/module/dax_ivshmem/parameters/nid"
+#define CPUSET		"/sys/fs/cgroup/cdm-dax"
 #define BLOCK		(128UL << 20)
+#define NOBODY		65534
 #define NR		((size_t)512)
 #define SEED		0xda00000UL
 
@@ -99,6 +105,7 @@ FIXTURE_TEARDOWN_PARENT(dax)
 	/* The test, which is another process, may have found a new one */
 	EXPECT_EQ(0, find_device());
 	EXPECT_EQ(0, dax_leave_driver());
+	rmdir(CPUSET);
 	if (cdm_node() >= 0)
 		EXPECT_EQ(0, cdm_unplug(cdm_node()));
 	dax_forget_name();
@@ -510,6 +517,471 @@ TEST_F_TIMEOUT(dax, by_itself, CDM_TIMEOUT)
 	ASSERT_EQ(0, new_device(self->text));
 	EXPECT_STREQ("kmem", dax_driver());
 	ASSERT_EQ(0, dax_write("state", "unplugged"));
+}
+
+static int open_file(int flags)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/%s", dax_name);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Pages of the device's file, of base pages; NULL and errno if there are none */
+static char *map_file_at(void *at, int fd, size_t nr, size_t page, int flags)
+{
+	char *addr = mmap(at, nr * PAGE_SIZE, PROT_READ | PROT_WRITE, flags, fd,
+			  page * PAGE_SIZE);
+
+	return addr == MAP_FAILED ? NULL : addr;
+}
+
+static char *map_file(int fd, size_t nr)
+{
+	return map_file_at(NULL, fd, nr, 0, MAP_PRIVATE);
+}
+
+#define expect_not_mapped(error, fd)					\
+do {									\
+	errno = 0;							\
+	EXPECT_EQ(NULL, map_file(fd, NR));				\
+	EXPECT_EQ(error, errno);					\
+} while (0)
+
+/* Pages that are mapped, on the node as soon as they are touched */
+#define expect_placed(addr, nr)						\
+do {									\
+	char *__placed = (addr);					\
+	size_t __nr = (nr);						\
+									\
+	ASSERT_NE(NULL, __placed);					\
+	fill_pages(__placed, __nr, PAGE_SIZE, SEED);			\
+	EXPECT_EQ(__nr, pages_on(__placed, __nr, PAGE_SIZE, self->nid)); \
+	EXPECT_EQ(__nr, pages_with(__placed, __nr, PAGE_SIZE, KPF_ANON)); \
+} while (0)
+
+/* Who has the file has pages of the node, whatever is said elsewhere */
+TEST_F_TIMEOUT(dax, by_file, CDM_TIMEOUT)
+{
+	unsigned long nodes = NODE_BIT(ram_node(0)) | NODE_BIT(ram_node(1));
+	char policy[64], *addr;
+	long long committed;
+	int fd;
+
+	fd = open_file(O_RDWR);
+	ASSERT_LE(0, fd);
+	expect_not_mapped(ENXIO, fd);
+
+	ASSERT_EQ(0, dax_online("migrate"));
+	addr = map_file(fd, NR);
+	expect_placed(addr, NR);
+	snprintf(self->text, sizeof(self->text), "bind:%d", self->nid);
+	EXPECT_EQ(NR, numa_maps_pages(addr, self->nid, policy, sizeof(policy)));
+	EXPECT_STREQ(self->text, policy);
+	unmap_pages(addr, NR);
+
+	ASSERT_EQ(0, set_mempolicy(MPOL_INTERLEAVE, &nodes, 65));
+	expect_placed(map_file(fd, NR), NR);
+	nodes = NODE_BIT(ram_node(0));
+	ASSERT_EQ(0, set_mempolicy(MPOL_BIND, &nodes, 65));
+	expect_placed(map_file(fd, NR), NR);
+	/* As soon as it is mapped */
+	addr = map_file_at(NULL, fd, NR, 0, MAP_PRIVATE | MAP_POPULATE);
+	ASSERT_NE(NULL, addr);
+	EXPECT_EQ(NR, pages_on(addr, NR, PAGE_SIZE, self->nid));
+	/* Control: what is not the file's is where the policy says */
+	addr = map_pages(NR);
+	ASSERT_NE(NULL, addr);
+	fill_pages(addr, NR, PAGE_SIZE, SEED);
+	EXPECT_EQ(NR, pages_on(addr, NR, PAGE_SIZE, ram_node(0)));
+	ASSERT_EQ(0, set_mempolicy(MPOL_DEFAULT, NULL, 0));
+
+	/* It counts as private memory does */
+	committed = proc_meminfo("Committed_AS");
+	addr = map_file(fd, BLOCK / PAGE_SIZE);
+	ASSERT_NE(NULL, addr);
+	committed = proc_meminfo("Committed_AS") - committed;
+	EXPECT_LE((long long)(BLOCK / 1024 / 4 * 3), committed);
+	unmap_pages(addr, BLOCK / PAGE_SIZE);
+
+	EXPECT_EQ(NULL, map_file_at(NULL, fd, NR, 0, MAP_SHARED));
+	EXPECT_EQ(EINVAL, errno);
+	expect_logged("%s: dax[%d] may not map it: its pages are anonymous", dax_name,
+		      getpid());
+	EXPECT_EQ(NULL, map_file_at(NULL, fd, NR, 0, MAP_SHARED_VALIDATE));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, read(fd, policy, sizeof(policy)));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, write(fd, policy, sizeof(policy)));
+	EXPECT_EQ(EINVAL, errno);
+	close(fd);
+	/* To read the file is what a private mapping takes, also to write to that */
+	fd = open_file(O_RDONLY);
+	ASSERT_LE(0, fd);
+	expect_placed(map_file(fd, NR), NR);
+	close(fd);
+	fd = open_file(O_WRONLY);
+	ASSERT_LE(0, fd);
+	expect_not_mapped(EACCES, fd);
+}
+
+/* What becomes of a mapping is what becomes of any that is bound to the node */
+TEST_F_TIMEOUT(dax, file_mapping, CDM_TIMEOUT)
+{
+	char *addr, *next;
+	int fd, *copied;
+
+	ASSERT_EQ(0, dax_online("migrate"));
+	fd = open_file(O_RDWR);
+	ASSERT_LE(0, fd);
+	copied = shared_page();
+	ASSERT_NE(NULL, copied);
+
+	/* fork(): what the child writes to is copied on the node */
+	addr = map_file(fd, 2 * NR);
+	expect_placed(addr, NR);
+	if (!fork()) {
+		fill_pages(addr, 2 * NR, PAGE_SIZE, SEED + 1);
+		*copied = pages_on(addr, 2 * NR, PAGE_SIZE, self->nid);
+		_exit(0);
+	}
+	wait(NULL);
+	EXPECT_EQ(2 * NR, *copied);
+	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
+
+	/* mremap(): it grows, elsewhere */
+	addr = mremap(addr, 2 * NR * PAGE_SIZE, 4 * NR * PAGE_SIZE, MREMAP_MAYMOVE);
+	ASSERT_NE(MAP_FAILED, addr);
+	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
+	expect_placed(addr, 4 * NR);
+
+	/* mbind(): it is moved, and so is what comes */
+	ASSERT_EQ(0, bind_pages(addr, 2 * NR, MPOL_BIND, NODE_BIT(ram_node(0)),
+				MPOL_MF_MOVE));
+	EXPECT_EQ(2 * NR, pages_on(addr, 2 * NR, PAGE_SIZE, ram_node(0)));
+	EXPECT_EQ(2 * NR, pages_on(addr + 2 * NR * PAGE_SIZE, 2 * NR, PAGE_SIZE,
+				   self->nid));
+	unmap_pages(addr, 4 * NR);
+
+	/* Side by side, and consecutive pages of the file, they are one */
+	addr = map_file(fd, 2 * NR);
+	ASSERT_NE(NULL, addr);
+	next = addr + NR * PAGE_SIZE;
+	unmap_pages(next, NR);
+	ASSERT_EQ(next, map_file_at(next, fd, NR, NR, MAP_PRIVATE | MAP_FIXED));
+	EXPECT_EQ(1, count_vmas(addr, 2 * NR));
+	expect_placed(addr, 2 * NR);
+	/* But not with one that is not bound any more: the new one is */
+	unmap_pages(next, NR);
+	ASSERT_EQ(0, bind_pages(addr, NR, MPOL_DEFAULT, 0, 0));
+	ASSERT_EQ(next, map_file_at(next, fd, NR, NR, MAP_PRIVATE | MAP_FIXED));
+	EXPECT_EQ(2, count_vmas(addr, 2 * NR));
+	expect_placed(next, NR);
+	/* Nor does it map what cannot be mapped */
+	unmap_pages(next, NR);
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+	EXPECT_EQ(NULL, map_file_at(next, fd, NR, NR, MAP_PRIVATE | MAP_FIXED));
+	EXPECT_EQ(ENXIO, errno);
+}
+
+/* The flags of a mapping, as smaps has them */
+static bool mapping_has(const void *addr, const char *flag)
+{
+	bool found = false, has = false;
+	unsigned long start;
+	char line[512];
+	FILE *f = fopen("/proc/self/smaps", "r");
+
+	while (f && !has && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-", &start) == 1 && strchr(line, '-'))
+			found = start == (unsigned long)addr;
+		else if (found && !strncmp(line, "VmFlags:", 8))
+			has = strstr(line, flag);
+	}
+	if (f)
+		fclose(f);
+	return has;
+}
+
+/* The mask is for pages that came by the file, too */
+TEST_F_TIMEOUT(dax, file_caps, CDM_TIMEOUT)
+{
+	struct iovec iov = { .iov_len = PAGE_SIZE };
+	int fd, pipes[2], allowed;
+	char *addr, page[PAGE_SIZE];
+
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ(0, setting(THP_SYSFS "/enabled", "always"));
+	for (allowed = 0; allowed < 2; allowed++) {
+		/* A file that device_dax has mapped is none of dax any more */
+		ASSERT_EQ(0, dax_give_to("device_dax"));
+		fd = open_file(O_RDWR);
+		ASSERT_LE(0, fd);
+		addr = map_file_at(NULL, fd, HUGE_NR, 0, MAP_SHARED);
+		ASSERT_NE(NULL, addr);
+		fill_page(addr, SEED);
+		unmap_pages(addr, HUGE_NR);
+		close(fd);
+
+		ASSERT_EQ(0, dax_give_to("cdm"));
+		ASSERT_EQ(0, dax_online(allowed ? "gup,thp,migrate" : "migrate"));
+		fd = open_file(O_RDWR);
+		ASSERT_LE(0, fd);
+		addr = map_file(fd, 2 * HUGE_NR);
+		expect_placed(addr, 2 * HUGE_NR);
+		EXPECT_EQ(0, (unsigned long)addr % HUGE);
+		EXPECT_EQ(allowed ? 2 * HUGE_NR : 0,
+			  pages_with(addr, 2 * HUGE_NR, PAGE_SIZE, KPF_THP));
+		iov.iov_base = addr;
+		EXPECT_EQ(allowed ? (ssize_t)PAGE_SIZE : -1, vmsplice(pipes[1], &iov, 1, 0));
+		EXPECT_EQ(0, madvise(addr, 2 * HUGE, MADV_MERGEABLE));
+		EXPECT_TRUE(mapping_has(addr, " mg"));
+		unmap_pages(addr, 2 * HUGE_NR);
+		close(fd);
+		if (allowed)
+			EXPECT_EQ((ssize_t)PAGE_SIZE, read(pipes[0], page, PAGE_SIZE));
+	}
+}
+
+/* Everybody's pages, and the device's file, when the node or the driver goes */
+TEST_F_TIMEOUT(dax, file_gone, CDM_TIMEOUT)
+{
+	char *addr, *later;
+	int fd;
+
+	ASSERT_EQ(0, dax_online("migrate"));
+	fd = open_file(O_RDWR);
+	ASSERT_LE(0, fd);
+	addr = map_file(fd, 2 * NR);
+	expect_placed(addr, NR);
+	later = addr + NR * PAGE_SIZE;
+
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+	expect_gone(addr);
+	fill_pages(later, NR, PAGE_SIZE, SEED);
+	expect_gone(later);
+	expect_not_mapped(ENXIO, fd);
+	ASSERT_EQ(0, dax_write("state", "online"));
+	unmap_pages(addr, 2 * NR);
+
+	/* By another hand */
+	addr = map_file(fd, NR);
+	expect_placed(addr, NR);
+	ASSERT_EQ(0, cdm_unplug(self->nid));
+	expect_gone(addr);
+	expect_not_mapped(ENXIO, fd);
+	ASSERT_EQ(0, dax_write("state", "online"));
+	unmap_pages(addr, NR);
+
+	/* The driver goes: the file is there as long as it is open, and no longer */
+	addr = map_file(fd, NR);
+	expect_placed(addr, NR);
+	ASSERT_EQ(0, dax_leave_driver());
+	expect_gone(addr);
+	expect_not_mapped(ENXIO, fd);
+	EXPECT_EQ(-ENXIO, open_file(O_RDWR));
+	EXPECT_GT(0, unload_module("dax_cdm"));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
+	unmap_pages(addr, NR);
+	expect_placed(map_file(fd, NR), NR);
+	close(fd);
+	fd = open_file(O_RDWR);
+	ASSERT_LE(0, fd);
+	addr = map_file(fd, NR);
+	expect_placed(addr, NR);
+
+	/* The device, too */
+	ASSERT_EQ(0, file_write(PCI_DRIVER "/unbind", cdm_device(0)->name));
+	expect_gone(addr);
+	expect_not_mapped(ENXIO, fd);
+	ASSERT_EQ(0, file_write(PCI_DRIVER "/bind", cdm_device(0)->name));
+	ASSERT_EQ(0, find_device());
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
+	/* It is another one, and the old file is not its */
+	expect_not_mapped(ENXIO, fd);
+	close(fd);
+	fd = open_file(O_RDWR);
+	ASSERT_LE(0, fd);
+	unmap_pages(addr, NR);
+	expect_placed(map_file(fd, NR), NR);
+	close(fd);
+
+	/* Nobody has it open: the driver may go altogether */
+	ASSERT_EQ(0, dax_leave_driver());
+	EXPECT_EQ(-ENXIO, open_file(O_RDWR));
+}
+
+/* A number that has become another device's is none of the file's */
+TEST_F_TIMEOUT(dax, file_other, CDM_TIMEOUT)
+{
+	char first[sizeof(dax_name)];
+	int fd, fd_second;
+
+	ASSERT_EQ(0, resize(2 * BLOCK));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
+	fd = open_file(O_RDWR);
+	ASSERT_LE(0, fd);
+	expect_placed(map_file(fd, NR), NR);
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+
+	/* The next device of the region, with the same target node */
+	ASSERT_EQ(0, dax_write("../dax_region/create", "1"));
+	strcpy(first, dax_name);
+	strcpy(strchr(dax_name, '.'), ".1");
+	snprintf(self->text, sizeof(self->text), "%lu", 2 * BLOCK);
+	ASSERT_EQ(0, dax_write("size", self->text));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("migrate"));
+	ASSERT_EQ(NODE_BIT(self->nid), node_list("has_coherent_memory"));
+	fd_second = open_file(O_RDWR);
+	ASSERT_LE(0, fd_second);
+	expect_placed(map_file(fd_second, NR), NR);
+	expect_not_mapped(ENXIO, fd);
+	close(fd_second);
+
+	/* Nor when the driver has left the first one */
+	ASSERT_EQ(0, dax_write("state", "unplugged"));
+	strcpy(strchr(dax_name, '.'), ".0");
+	ASSERT_EQ(0, dax_write("state", "online"));
+	expect_placed(map_file(fd, NR), NR);
+	ASSERT_EQ(0, dax_leave_driver());
+	strcpy(strchr(dax_name, '.'), ".1");
+	ASSERT_EQ(0, dax_write("state", "online"));
+	ASSERT_EQ(NODE_BIT(self->nid), node_list("has_coherent_memory"));
+	expect_not_mapped(ENXIO, fd);
+
+	/* As it was: one device */
+	ASSERT_EQ(0, resize(0));
+	dax_forget_name();
+	ASSERT_EQ(0, dax_write("../dax_region/delete", dax_name));
+	strcpy(dax_name, first);
+}
+
+/* What is left behind by the driver is not for those who have the file */
+TEST_F_TIMEOUT(dax, file_orphan, CDM_TIMEOUT)
+{
+	struct iovec iov = { .iov_len = PAGE_SIZE };
+	int fd, pipes[2];
+
+	ASSERT_EQ(0, dax_online("gup,migrate"));
+	fd = open_file(O_RDWR);
+	ASSERT_LE(0, fd);
+	iov.iov_base = map_file(fd, NR);
+	expect_placed(iov.iov_base, NR);
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ(PAGE_SIZE, vmsplice(pipes[1], &iov, 1, 0));
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "2000"));
+
+	/* It stays, and so does the file */
+	EXPECT_EQ(-EBUSY, dax_write("state", "unplugged"));
+	expect_placed(map_file(fd, NR), NR);
+	EXPECT_EQ(0, dax_leave_driver());
+	ASSERT_EQ(self->nid, cdm_node());
+	expect_not_mapped(ENXIO, fd);
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	EXPECT_STREQ("online", dax_read("state"));
+	expect_placed(map_file(fd, NR), NR);
+
+	close(pipes[0]);
+	close(pipes[1]);
+	ASSERT_EQ(0, setting(CDM_SYSFS "/leave_timeout_ms", "60000"));
+	EXPECT_EQ(0, dax_write("state", "unplugged"));
+}
+
+struct file_task {
+	uid_t uid;
+	bool in_cpuset;
+	int nid;
+	size_t nr;
+};
+
+/* 0 if somebody gets pages of the node by the file, or errno */
+static int use_file(void *arg)
+{
+	const struct file_task *t = arg;
+	char *addr;
+	int fd;
+
+	if (t->in_cpuset && file_write(CPUSET "/cgroup.procs", "0"))
+		return 100;
+	if (t->uid && (setgroups(0, NULL) || setgid(t->uid) || setuid(t->uid)))
+		return 101;
+	fd = open_file(O_RDONLY);
+	if (fd < 0)
+		return -fd;
+	addr = map_file(fd, t->nr);
+	if (!addr)
+		return errno;
+	fill_pages(addr, t->nr, PAGE_SIZE, SEED);
+	return pages_on(addr, t->nr, PAGE_SIZE, t->nid) == t->nr ? 0 : 102;
+}
+
+/* The permissions of the file are the rule, and what the node says of cpusets */
+TEST_F_TIMEOUT(dax, file_access, CDM_TIMEOUT)
+{
+	struct file_task t = { .nid = self->nid, .nr = NR };
+	char path[64], access_file[128], ram[64];
+
+	ASSERT_EQ(0, dax_online("migrate"));
+	snprintf(path, sizeof(path), "/dev/%s", dax_name);
+	snprintf(access_file, sizeof(access_file), NODE_SYSFS "/node%d/cdm_access",
+		 self->nid);
+	ASSERT_LT(0, file_read(NODE_SYSFS "/has_memory", ram, sizeof(ram)));
+	ram[strcspn(ram, "\n")] = '\0';
+
+	/* It is root's, until he says otherwise */
+	EXPECT_EQ(0, reap(spawn(use_file, &t)));
+	t.uid = NOBODY;
+	EXPECT_EQ(EACCES, reap(spawn(use_file, &t)));
+	ASSERT_EQ(0, chmod(path, 0640));
+	EXPECT_EQ(EACCES, reap(spawn(use_file, &t)));
+	ASSERT_EQ(0, chown(path, 0, NOBODY));
+	EXPECT_EQ(0, reap(spawn(use_file, &t)));
+
+	/* A cpuset that does not have the node, and one that has */
+	file_write("/sys/fs/cgroup/cgroup.subtree_control", "+cpuset");
+	ASSERT_EQ(0, mkdir(CPUSET, 0755));
+	ASSERT_EQ(0, file_write(CPUSET "/cpuset.mems", ram));
+	t.in_cpuset = true;
+	EXPECT_EQ(EACCES, reap(spawn(use_file, &t)));
+	snprintf(self->text, sizeof(self->text), "%d,%d", ram_node(0), self->nid);
+	ASSERT_EQ(0, file_write(CPUSET "/cpuset.mems", self->text));
+	EXPECT_EQ(0, reap(spawn(use_file, &t)));
+
+	/* Where it has to be listed, who is in no cpuset has not the node */
+	ASSERT_EQ(0, file_write(access_file, "listed"));
+	EXPECT_EQ(0, reap(spawn(use_file, &t)));
+	t.in_cpuset = false;
+	EXPECT_EQ(EACCES, reap(spawn(use_file, &t)));
+	t.uid = 0;
+	EXPECT_EQ(EACCES, reap(spawn(use_file, &t)));
+	ASSERT_EQ(0, file_write(access_file, "all"));
+	EXPECT_EQ(0, reap(spawn(use_file, &t)));
+
+	ASSERT_EQ(0, chown(path, 0, 0));
+	ASSERT_EQ(0, chmod(path, 0600));
+	EXPECT_EQ(0, rmdir(CPUSET));
+}
+
+/* There is no other memory for who has mapped the file */
+TEST_F_TIMEOUT(dax, file_full, CDM_TIMEOUT)
+{
+	struct file_task t = { .nid = self->nid };
+
+	ASSERT_EQ(0, resize(BLOCK));
+	ASSERT_EQ(0, dax_give_to("cdm"));
+	ASSERT_EQ(0, dax_online("none"));
+	t.nr = 5 * BLOCK / 4 / PAGE_SIZE;
+	EXPECT_EQ(-SIGBUS, reap(spawn(use_file, &t)));
+	expect_logged("no page left on node %d", self->nid);
+	/* Control: there is all that there was */
+	t.nr = BLOCK / 4 / PAGE_SIZE;
+	EXPECT_EQ(0, reap(spawn(use_file, &t)));
 }
 
 TEST_HARNESS_MAIN

@@ -221,6 +221,26 @@ options_of() {
 		"$test_dir/guests"
 }
 
+# hmat LAYOUT: adds to qemu what the firmware says of distances: of the nodes, and of
+# the host bridge of CXL, which is behind them. The rest say the devices (CDAT).
+hmat() {
+	local port=${#1} from to kinds=$1p part latency bandwidth
+
+	qemu+=(-machine hmat=on -numa "node,nodeid=$port"
+		-object "acpi-generic-port,id=cxl-port,pci-bus=cxl.1,node=$port")
+	for ((from = 0; from < port; from++)); do
+		[ "${kinds:from:1}" = c ] || continue
+		for ((to = 0; to <= port; to++)); do
+			[[ ${kinds:to:1} == [cmp] ]] || continue
+			latency=140 bandwidth=32
+			[ $from != $to ] || latency=80 bandwidth=64
+			part=hmat-lb,initiator=$from,target=$to,hierarchy=memory
+			qemu+=(-numa "$part,data-type=access-latency,latency=$latency"
+				-numa "$part,data-type=access-bandwidth,bandwidth=${bandwidth}G")
+		done
+	done
+}
+
 # machine OPTION...: sets qemu, the command, and append, for the kernel's
 machine() {
 	local devices=1 size=512M layout='' far='' hotplug='' bits='' mem=1536 cxl=0
@@ -336,6 +356,7 @@ machine() {
 		part=cxl-type3,bus=rp$device,volatile-memdev=cxl$device-mem,sn=$((device + 1))
 		qemu+=(-device "$part")
 	done
+	[ "$cxl" = 0 ] || hmat "${layout//x/}"
 
 	append+=" root=root rootfstype=9p ro"
 	append+=" rootflags=trans=virtio,version=9p2000.L,msize=512000,cache=loose"
