@@ -386,7 +386,8 @@ impl dax::Driver for Cdm {
                 inner.auto(ddev);
             }
 
-            let file = dax::File::add::<Cdm>(ddev)?;
+            // SAFETY: It is a field of `Data`, which the core drops when the driver goes.
+            let file = unsafe { dax::File::add::<Cdm>(ddev) }?;
             file.set_node(inner.file_node());
 
             Ok(try_pin_init!(Data {

@@ -80,7 +80,8 @@ EXPORT_SYMBOL_GPL(dev_dax_add_file);
  * dev_dax_del_file - undo dev_dax_add_file()
  * @dev_dax: the device
  *
- * Who has it open keeps the operations and the device, and gets no pages any more.
+ * Who has it open keeps the operations and the device, and gets no pages until that
+ * has a file and a node again.
  *
  * Context: May sleep.
  */

@@ -305,7 +305,8 @@ impl<T: FileOperations> FileVTable<T> {
 
 /// The file `/dev/daxX.Y` of a device: tasks can open it while this exists.
 ///
-/// Who has it open then keeps it, and the module, and can map it no more.
+/// Who has it open then keeps it, and the module, and can map it again when the device has a file
+/// and a node again.
 ///
 /// # Invariants
 ///
@@ -318,7 +319,12 @@ impl<'a> File<'a> {
     /// Lets tasks open the file.
     ///
     /// May sleep. Returns [`EBUSY`] if there is one already.
-    pub fn add<T: FileOperations>(dev: &'a Device<Bound>) -> Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// The returned value must be dropped, not [`forgotten`](core::mem::forget): else the file
+    /// would lead to a module that has gone.
+    pub unsafe fn add<T: FileOperations>(dev: &'a Device<Bound>) -> Result<Self> {
         // SAFETY: By the type invariant `dev.as_raw()` is valid, and the operations are valid as
         // long as the module, which is their owner.
         to_result(unsafe { bindings::dev_dax_add_file(dev.as_raw(), FileVTable::<T>::build()) })?;
