@@ -305,6 +305,9 @@ FIXTURE_TEARDOWN_PARENT(limits)
 	kill_and_reap(self->pid[1]);
 	pool_set(self->nid, "0");
 	remove_groups();
+	/* It is kept for the device, also for the programs to come. */
+	file_write(node_file(self->nid, "reclaim"), "64M");
+	set_memcg(self->nid, "counted");
 	file_write(CGROUP "/cgroup.subtree_control", "-dmem");
 	settings_restore();
 }
