@@ -1239,7 +1239,7 @@ TEST_F_TIMEOUT(limits, lowered, CDM_TIMEOUT)
 }
 
 /* Who takes too much from the node gives first: dmem.min and low */
-static void protect(struct __test_metadata *_metadata, FIXTURE_DATA(limits) *self,
+static void protect(struct __test_metadata *_metadata, int nid, struct worker **w,
 		    const char *name, bool is_hard)
 {
 	const size_t nr = 4096;
@@ -1248,42 +1248,42 @@ static void protect(struct __test_metadata *_metadata, FIXTURE_DATA(limits) *sel
 	int i;
 
 	ASSERT_EQ(0, cdm_node_down());
-	ASSERT_EQ(self->nid, cdm_node_up(SWAP_CAPS));
+	ASSERT_EQ(nid, cdm_node_up(SWAP_CAPS));
 	if (name) {
 		/* No more than that: what nobody claims protects the other one. */
-		ASSERT_EQ(0, dmem_set(self->nid, TOP, name, nr));
-		ASSERT_EQ(0, dmem_set(self->nid, ONE, name, nr));
+		ASSERT_EQ(0, dmem_set(nid, TOP, name, nr));
+		ASSERT_EQ(0, dmem_set(nid, ONE, name, nr));
 	}
 	for (i = 0; i < 2; i++) {
-		self->w[i]->nr = nr;
-		ASSERT_TRUE(tell(self->w[i], take));
-		ASSERT_EQ(nr, self->w[i]->there);
+		w[i]->nr = nr;
+		ASSERT_TRUE(tell(w[i], take));
+		ASSERT_EQ(nr, w[i]->there);
 	}
 	drain_lru();
 	/* What is young now is old then. */
 	snprintf(bytes, sizeof(bytes), "%zu", nr / 2 * PAGE_SIZE);
-	loser = self->w[name ? 1 : 0];
+	loser = w[name ? 1 : 0];
 	for (i = 0; i < 10 && loser->there == nr; i++) {
-		file_write(node_file(self->nid, "reclaim"), bytes);
+		file_write(node_file(nid, "reclaim"), bytes);
 		ASSERT_TRUE(tell(loser, where));
 	}
 	EXPECT_GT(nr, loser->there);
-	ASSERT_TRUE(tell(self->w[0], where));
-	TH_LOG("%s: %zu of %zu are there", name ?: "control", self->w[0]->there, nr);
+	ASSERT_TRUE(tell(w[0], where));
+	TH_LOG("%s: %zu of %zu are there", name ?: "control", w[0]->there, nr);
 	if (name && is_hard)
-		EXPECT_EQ(nr, self->w[0]->there);
+		EXPECT_EQ(nr, w[0]->there);
 	/* dmem.low is for as long as there is something else, which may be hard to get. */
 	if (name && !is_hard)
-		EXPECT_LE(loser->there, self->w[0]->there);
+		EXPECT_LE(loser->there, w[0]->there);
 	for (i = 0; i < 2; i++)
-		ASSERT_TRUE(tell(self->w[i], give));
+		ASSERT_TRUE(tell(w[i], give));
 }
 
 TEST_F_TIMEOUT(limits, protected, CDM_TIMEOUT)
 {
-	protect(_metadata, self, NULL, false);
-	protect(_metadata, self, "dmem.min", true);
-	protect(_metadata, self, "dmem.low", false);
+	protect(_metadata, self->nid, self->w, NULL, false);
+	protect(_metadata, self->nid, self->w, "dmem.min", true);
+	protect(_metadata, self->nid, self->w, "dmem.low", false);
 }
 
 /* memory.current has the pages of the device or not, wherever they come from or go */
