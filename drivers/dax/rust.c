@@ -97,12 +97,12 @@ void dev_dax_del_file(struct dev_dax *dev_dax)
 /**
  * dev_dax_open_file - open() of the file of a device
  * @inode: of the file
- * @filp: the file; its private data are the device, which stays while it is open
+ * @file: the file; its private data are the device, which stays while it is open
  *
  * Context: May sleep.
  * Return: 0, or -ENXIO if the driver has gone: the inode may remember the cdev.
  */
-int dev_dax_open_file(struct inode *inode, struct file *filp)
+int dev_dax_open_file(struct inode *inode, struct file *file)
 {
 	struct device *dev = kobj_to_dev(inode->i_cdev->kobj.parent);
 	struct dev_dax *dev_dax = to_dev_dax(dev);
@@ -113,10 +113,10 @@ int dev_dax_open_file(struct inode *inode, struct file *filp)
 	/* What device_dax has made of the inode, if it had the device before */
 	inode->i_mapping = &inode->i_data;
 	inode->i_flags &= ~S_DAX;
-	filp->f_mapping = inode->i_mapping;
-	filp->f_wb_err = filemap_sample_wb_err(filp->f_mapping);
-	filp->f_sb_err = file_sample_sb_err(filp);
-	filp->private_data = dev_dax;
+	file->f_mapping = inode->i_mapping;
+	file->f_wb_err = filemap_sample_wb_err(file->f_mapping);
+	file->f_sb_err = file_sample_sb_err(file);
+	file->private_data = dev_dax;
 	return 0;
 }
 EXPORT_SYMBOL_GPL(dev_dax_open_file);
