@@ -10,8 +10,8 @@
 #include <linux/mm.h>
 #include <linux/numa.h>
 #include <linux/pagemap.h>
-#include <linux/sched.h>
 #include <linux/rwsem.h>
+#include <linux/sched.h>
 
 #include "dax-private.h"
 #include "bus.h"

@@ -14,7 +14,6 @@
 #include <linux/memory_hotplug.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
-#include <linux/mm_inline.h>
 #include <linux/overflow.h>
 #include <linux/pfn.h>
 #include <linux/rcupdate.h>
@@ -35,6 +34,7 @@
  */
 struct cdm_charges {
 	struct dmem_cgroup_region *region;
+	int nid;
 	unsigned long start_pfn;
 	unsigned long nr;
 	struct dmem_cgroup_pool_state *pools[];
@@ -75,21 +75,18 @@ static unsigned long cdm_isolate_charged(struct cdm_charges *charges, unsigned l
 		return 0;
 	/* A huge page of hugetlb goes with its pool. */
 	if (page_folio(page) == folio && !folio_test_hugetlb(folio) &&
-	    folio_isolate_lru(folio)) {
+	    isolate_folio_to_list(folio, list))
 		nr = folio_nr_pages(folio);
-		node_stat_mod_folio(folio, NR_ISOLATED_ANON + folio_is_file_lru(folio), nr);
-		list_add_tail(&folio->lru, list);
-	}
 	folio_put(folio);
 	return nr;
 }
 
-/* Return: how many pages have moved to RAM; -errno if a signal came. */
-static long cdm_move_to_ram(struct list_head *list)
+/* Return: how many pages of a node have moved to RAM; -errno if a signal came. */
+static long cdm_move_to_ram(int nid, struct list_head *list)
 {
 	nodemask_t nodes = node_states[N_MEMORY];
 	struct migration_target_control mtc = {
-		.nid = NUMA_NO_NODE,
+		.nid = nid,
 		.nmask = &nodes,
 		.gfp_mask = GFP_HIGHUSER_MOVABLE | __GFP_RETRY_MAYFAIL | __GFP_NOWARN,
 		.reason = MR_SYSCALL,
@@ -98,7 +95,6 @@ static long cdm_move_to_ram(struct list_head *list)
 
 	if (list_empty(list))
 		return 0;
-	mtc.nid = folio_nid(list_first_entry(list, struct folio, lru));
 	migrate_pages(list, alloc_migration_target, NULL, (unsigned long)&mtc,
 		      MIGRATE_SYNC, MR_SYSCALL, &moved);
 	putback_movable_pages(list);
@@ -117,8 +113,8 @@ static int cdm_dmem_reclaim(struct dmem_cgroup_pool_state *pool, u64 bytes, void
 	LIST_HEAD(list);
 	long ret;
 
-	if (!node_allows(pfn_to_nid(charges->start_pfn), CDM_ALLOW_MIGRATE)) {
-		cdm_note_denied(pfn_to_nid(charges->start_pfn), CDM_ALLOW_MIGRATE);
+	if (!node_allows(charges->nid, CDM_ALLOW_MIGRATE)) {
+		cdm_note_denied(charges->nid, CDM_ALLOW_MIGRATE);
 		return -EBUSY;
 	}
 	lru_add_drain_all();
@@ -129,7 +125,7 @@ static int cdm_dmem_reclaim(struct dmem_cgroup_pool_state *pool, u64 bytes, void
 		for (isolated = 0; i < end && moved + isolated < wanted; i++)
 			isolated += cdm_isolate_charged(charges, i, pool, &list);
 		put_online_mems();
-		ret = cdm_move_to_ram(&list);
+		ret = cdm_move_to_ram(charges->nid, &list);
 		if (ret < 0)
 			return ret;
 		moved += ret;
@@ -163,6 +159,7 @@ int cdm_limit_attach(int nid, u64 start, u64 size)
 	charges = vzalloc(struct_size(charges, pools, PHYS_PFN(size)));
 	if (!charges)
 		return -ENOMEM;
+	charges->nid = nid;
 	charges->start_pfn = PHYS_PFN(start);
 	charges->nr = PHYS_PFN(size);
 	init.reclaim_priv = charges;
@@ -246,10 +243,20 @@ static struct cdm_charges *cdm_charges_of(const struct page *page, unsigned long
 	return charges;
 }
 
+#ifdef CONFIG_MEMCG
+/*
+ * A memcg is a cgroup where the dmem controller may not be enabled, then it is the
+ * next one above that counts. With a reference; NULL for no memcg.
+ */
+static struct cgroup_subsys_state *cdm_get_css(struct mem_cgroup *memcg)
+{
+	return memcg ? cgroup_get_e_css(memcg->css.cgroup, &dmem_cgrp_subsys) : NULL;
+}
+#endif
+
 /*
  * Who pays for a page that is allocated now: who cdm_pay_as_folio() or
- * cdm_pay_as_mm() said, else the current task. A memcg is a cgroup where the dmem
- * controller may not be enabled, then that is the next one above.
+ * cdm_pay_as_mm() said, else the current task.
  */
 static struct cgroup_subsys_state *cdm_get_payer(void)
 {
@@ -258,7 +265,7 @@ static struct cgroup_subsys_state *cdm_get_payer(void)
 
 	if (memcg && cgroup_subsys_on_dfl(memory_cgrp_subsys) &&
 	    cgroup_subsys_on_dfl(dmem_cgrp_subsys))
-		return cgroup_get_e_css(memcg->css.cgroup, &dmem_cgrp_subsys);
+		return cdm_get_css(memcg);
 #endif
 	return task_get_css(current, dmem_cgrp_id);
 }
@@ -380,6 +387,22 @@ void cdm_limit_poisoned(unsigned long pfn)
 		cdm_uncharge(page, 0);
 }
 
+/* See cdm_may_charge(). Whose limit is in the way @limit says, with a reference. */
+static bool cdm_would_fit(int nid, unsigned int nr, struct cgroup_subsys_state **limit)
+{
+	struct dmem_cgroup_pool_state *pool;
+	struct cdm_charges *charges;
+
+	guard(rcu)();
+	charges = READ_ONCE(cdm_charged[nid]);
+	if (!charges)
+		return true;
+	pool = cdm_charge_payer(charges, PAGE_SIZE, nr, GFP_NOWAIT, limit);
+	if (pool)
+		dmem_cgroup_uncharge_units(pool, PAGE_SIZE, nr);
+	return pool;
+}
+
 /**
  * cdm_may_charge - would pages of a node be within the limits of who pays?
  * @nid: a valid node id
@@ -390,37 +413,10 @@ void cdm_limit_poisoned(unsigned long pfn)
  */
 bool cdm_may_charge(int nid, unsigned int nr)
 {
-	struct dmem_cgroup_pool_state *pool;
-	struct cdm_charges *charges;
-
-	guard(rcu)();
-	charges = READ_ONCE(cdm_charged[nid]);
-	if (!charges)
-		return true;
-	pool = cdm_charge_payer(charges, PAGE_SIZE, nr, GFP_NOWAIT, NULL);
-	if (pool)
-		dmem_cgroup_uncharge_units(pool, PAGE_SIZE, nr);
-	return pool;
+	return cdm_would_fit(nid, nr, NULL);
 }
 
 #ifdef CONFIG_MEMCG
-/* At whose limit on a node is the current task? With a reference, or NULL. */
-static struct cgroup_subsys_state *cdm_get_limit(int nid)
-{
-	struct cgroup_subsys_state *limit = NULL;
-	struct dmem_cgroup_pool_state *pool;
-	struct cdm_charges *charges;
-
-	guard(rcu)();
-	charges = READ_ONCE(cdm_charged[nid]);
-	if (!charges)
-		return NULL;
-	pool = cdm_charge_payer(charges, PAGE_SIZE, 1, GFP_NOWAIT, &limit);
-	if (pool)
-		dmem_cgroup_uncharge_units(pool, PAGE_SIZE, 1);
-	return limit;
-}
-
 /* Are there pages that will be free, or back on their LRU, when somebody is done? */
 static bool cdm_node_reclaims(int nid)
 {
@@ -451,6 +447,7 @@ bool cdm_reclaim_to_charge(const nodemask_t *nodes, gfp_t gfp, int *in_vain)
 	struct cgroup_subsys_state *limit, *css;
 	int nid;
 
+	/* Who is dying needs no page, and reclaim does not recur. */
 	if ((current->flags & PF_MEMALLOC) || fatal_signal_pending(current))
 		return false;
 
@@ -459,11 +456,13 @@ bool cdm_reclaim_to_charge(const nodemask_t *nodes, gfp_t gfp, int *in_vain)
 
 		if (!node_is_cdm(nid))
 			continue;
-		limit = cdm_get_limit(nid);
-		if (!limit) {
+		limit = NULL;
+		if (cdm_would_fit(nid, 1, &limit)) {
 			room |= zone_page_state(zone, NR_FREE_PAGES) > low_wmark_pages(zone);
 			continue;
 		}
+		if (!limit)
+			continue;
 		css = cgroup_get_e_css(limit->cgroup, &memory_cgrp_subsys);
 		if (css->cgroup == limit->cgroup) {
 			at_limit = true;
@@ -492,11 +491,6 @@ bool cdm_reclaim_to_charge(const nodemask_t *nodes, gfp_t gfp, int *in_vain)
 	if (busy)
 		schedule_timeout_killable(HZ / 10);
 	return busy;
-}
-
-static struct cgroup_subsys_state *cdm_get_css(struct mem_cgroup *memcg)
-{
-	return memcg ? cgroup_get_e_css(memcg->css.cgroup, &dmem_cgrp_subsys) : NULL;
 }
 
 /* See cdm_protection(). */

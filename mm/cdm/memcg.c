@@ -13,7 +13,6 @@
 #include <linux/percpu.h>
 #include <linux/printk.h>
 #include <linux/stop_machine.h>
-#include <linux/swap.h>
 #include <linux/vmstat.h>
 
 #include "glue.h"
@@ -67,7 +66,6 @@ int cdm_set_uncounted(int nid, bool uncounted)
 
 	if (uncounted == !!(READ_ONCE(cdm_node_deny[nid]) & CDM_UNCOUNTED))
 		return 0;
-	lru_add_drain_all();
 	ret = stop_machine(cdm_recount, &change, NULL);
 	if (ret)
 		pr_warn("node %d: %lu pages are in use, memcg counts them as before\n",

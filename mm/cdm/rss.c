@@ -17,11 +17,11 @@
 #include <linux/sched/mm.h>
 
 struct cdm_rss {
-	/* All memory of @nodes is between these */
+	/* All memory that is looked for is between these */
 	unsigned long first_pfn;
 	unsigned long end_pfn;
 	unsigned long pages;
-	nodemask_t nodes;
+	bool only_uncounted;
 };
 
 static void cdm_rss_init(struct cdm_rss *rss, bool only_uncounted)
@@ -31,12 +31,10 @@ static void cdm_rss_init(struct cdm_rss *rss, bool only_uncounted)
 	rss->first_pfn = ULONG_MAX;
 	rss->end_pfn = 0;
 	rss->pages = 0;
-	rss->nodes = cdm_nodes;
+	rss->only_uncounted = only_uncounted;
 	for_each_node_mask(nid, cdm_nodes) {
-		if (only_uncounted && node_is_memcg_counted(nid)) {
-			node_clear(nid, rss->nodes);
+		if (only_uncounted && node_is_memcg_counted(nid))
 			continue;
-		}
 		rss->first_pfn = min(rss->first_pfn, node_start_pfn(nid));
 		rss->end_pfn = max(rss->end_pfn, node_end_pfn(nid));
 	}
@@ -49,9 +47,10 @@ static void cdm_rss_add(struct cdm_rss *rss, unsigned long pfn, unsigned long nr
 
 	if (pfn < rss->first_pfn || pfn >= rss->end_pfn)
 		return;
-	for_each_node_mask(nid, rss->nodes) {
+	for_each_node_mask(nid, cdm_nodes) {
 		if (pfn >= node_start_pfn(nid) && pfn < node_end_pfn(nid)) {
-			rss->pages += nr;
+			if (!rss->only_uncounted || !node_is_memcg_counted(nid))
+				rss->pages += nr;
 			return;
 		}
 	}
@@ -178,7 +177,7 @@ static unsigned long cdm_rss_of(struct task_struct *task, bool only_uncounted)
 	struct mm_struct *mm;
 
 	cdm_rss_init(&rss, only_uncounted);
-	if (nodes_empty(rss.nodes))
+	if (!rss.end_pfn)
 		return 0;
 	task = find_lock_task_mm(task);
 	if (!task)

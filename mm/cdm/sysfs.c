@@ -14,6 +14,7 @@
 #include <linux/node.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/swap.h>
 #include <linux/sysfs.h>
 #include <linux/time.h>
 
@@ -84,6 +85,8 @@ static ssize_t cdm_memcg_store(struct device *dev,
 
 	if (uncounted < 0)
 		return uncounted;
+	/* What waits on the CPUs' lists to be freed is in use, and the core has a lock. */
+	lru_add_drain_all();
 	return cdm_core_set_uncounted(dev->id, uncounted) ?: count;
 }
 static DEVICE_ATTR_RW(cdm_memcg);
@@ -400,8 +403,16 @@ static struct attribute *cdm_attrs[] = {
 	NULL
 };
 
+static umode_t cdm_attr_is_visible(struct kobject *kobj, struct attribute *attr, int n)
+{
+	if (attr == &default_memcg_attr.attr && !IS_ENABLED(CONFIG_MEMCG))
+		return 0;
+	return attr->mode;
+}
+
 static const struct attribute_group cdm_attr_group = {
 	.attrs = cdm_attrs,
+	.is_visible = cdm_attr_is_visible,
 };
 
 /* Before the device initcalls, in which drivers register. */

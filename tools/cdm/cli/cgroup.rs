@@ -2,9 +2,7 @@
 
 //! What cgroups have of the nodes, and may have: the controller dmem of cgroup v2.
 
-use crate::{
-    Failure, //
-};
+use crate::Failure;
 use std::{
     fs,
     io,

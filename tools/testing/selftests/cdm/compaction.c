@@ -248,11 +248,14 @@ TEST_F_TIMEOUT(compaction, whole_node, CDM_TIMEOUT)
 	expect_intact();
 }
 
-/* A fault that lets kcompactd find the huge page that there is none of */
-static bool left_to_kcompactd(char *addr)
+/*
+ * Faults that let kcompactd find the huge pages that there are none of: more
+ * than the few blocks that fragmented() may leave whole.
+ */
+static bool left_to_kcompactd(char *addr, size_t nr)
 {
-	fill_page(addr, SEED);
-	return !madvise(addr, HUGE, MADV_DONTNEED);
+	fill_pages(addr, nr, HUGE, SEED);
+	return !madvise(addr, nr * HUGE, MADV_DONTNEED);
 }
 
 /* kcompactd at work on a device is no pressure on the machine. */
@@ -274,10 +277,13 @@ TEST_F_TIMEOUT(compaction, pressure, CDM_TIMEOUT)
 	ASSERT_EQ(0, madvise(addr, nr * HUGE, MADV_HUGEPAGE));
 	ASSERT_EQ(0, bind_pages(addr, nr * HUGE_NR, MPOL_BIND, NODE_BIT(self->nid), 0));
 	ASSERT_TRUE(fragmented(portion()));
+	ASSERT_GT(6, huge_blocks(self->nid));
 
 	before = memory_stall();
 	ASSERT_LE(0, before);
-	EXPECT_TRUE(wait_for(left_to_kcompactd(addr) && pages_moved() > 0));
+	EXPECT_TRUE(wait_for(left_to_kcompactd(addr, 8) && pages_moved() > 0)) {
+		TH_LOG("%ld blocks free", huge_blocks(self->nid));
+	}
 	EXPECT_EQ(before, memory_stall());
 
 	/* Control: who compacts for himself is under pressure */

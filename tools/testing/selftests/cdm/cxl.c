@@ -250,6 +250,17 @@ TEST_F_TIMEOUT(cxl, disabled, CDM_TIMEOUT)
 	expect_nothing_left();
 }
 
+/* What was everybody's is cdm's again, and can go */
+#define expect_back(addr, id)						\
+do {									\
+	ASSERT_EQ(0, dax_give_to("cdm"));				\
+	ASSERT_EQ(0, dax_online("migrate"));				\
+	expect_isolated("migrate", SIZE);				\
+	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));		\
+	EXPECT_EQ(0, destroy_region(id));				\
+	expect_nothing_left();						\
+} while (0)
+
 /* By kmem, to whom the administrator may give it, it is for all; and back */
 TEST_F_TIMEOUT(cxl, from_kmem, CDM_TIMEOUT)
 {
@@ -280,12 +291,7 @@ TEST_F_TIMEOUT(cxl, from_kmem, CDM_TIMEOUT)
 	EXPECT_LT(0, pages_on(addr, NR, PAGE_SIZE, self->nid));
 
 	ASSERT_EQ(0, dax_write("state", "unplugged"));
-	ASSERT_EQ(0, dax_give_to("cdm"));
-	ASSERT_EQ(0, dax_online("migrate"));
-	expect_isolated("migrate", SIZE);
-	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
-	EXPECT_EQ(0, destroy_region(id));
-	expect_nothing_left();
+	expect_back(addr, id);
 }
 
 /* daxctl gives it to kmem and takes it back; what it then is for is not its word */
@@ -315,12 +321,7 @@ TEST_F_TIMEOUT(cxl, daxctl, CDM_TIMEOUT)
 	ASSERT_EQ(0, run("daxctl reconfigure-device -m devdax -f %s", dax_name));
 	EXPECT_STREQ("device_dax", dax_driver());
 	EXPECT_EQ(0, node_list("has_memory") & NODE_BIT(self->nid));
-	ASSERT_EQ(0, dax_give_to("cdm"));
-	ASSERT_EQ(0, dax_online("migrate"));
-	expect_isolated("migrate", SIZE);
-	EXPECT_EQ(NR, pages_intact(addr, NR, PAGE_SIZE, SEED));
-	EXPECT_EQ(0, destroy_region(id));
-	expect_nothing_left();
+	expect_back(addr, id);
 }
 
 /*
