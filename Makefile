@@ -35,7 +35,7 @@ help:
 	@echo
 	@echo '  KDIR=DIR          take the source of Linux 7.3 from DIR'
 	@echo '  BENCH="--boots 1" make bench: options of tools/cdm/bench/bench'
-	@echo '  GATES="gup.c"     make gates: only the gates in files of such names'
+	@echo '  GATES="gup.c"     make gates: only the gates of such names'
 	@echo '  TESTS="a b"       make test, make control: only these kselftests; test-mm: these'
 	@echo '                    categories'
 	@echo '  FRESH=1           make lint: look again at what has not changed'

@@ -9,8 +9,10 @@
  * shared memory. The controls are the same child with the limit raised, the same
  * steps in ordinary memory, and a cgroup beside.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -56,6 +58,7 @@ struct worker {
 	void (*work)(struct worker *w);
 	unsigned int told, done;
 	int nid, ram;
+	pid_t other;		/* a worker, whose memory is at addr */
 	char *addr;		/* of what it has */
 	size_t nr;		/* pages it is to take */
 	size_t got;		/* that it could */
@@ -248,18 +251,18 @@ static int memcg_bytes(const char *group, const char *name, size_t nr)
 
 static void remove_groups(void)
 {
-	static const char *const groups[] = { ONE, TWO, TOP };
-	size_t i;
+	struct dirent *entry;
+	DIR *dir;
 
-	for (i = 0; i < ARRAY_SIZE(groups); i++) {
-		char path[PATH_MAX];
-
-		snprintf(path, sizeof(path), CGROUP "/%s", groups[i]);
-		if (access(path, F_OK))
-			continue;
-		file_write(file_of(groups[i], "cgroup.kill"), "1");
-		wait_for(!rmdir(path));
-	}
+	dir = opendir(CGROUP "/" TOP);
+	if (!dir)
+		return;
+	file_write(file_of(TOP, "cgroup.kill"), "1");
+	while ((entry = readdir(dir)))
+		if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+			wait_for(!unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR));
+	closedir(dir);
+	wait_for(!rmdir(CGROUP "/" TOP));
 }
 
 FIXTURE_SETUP(limits)
@@ -485,6 +488,31 @@ static void collapse(struct worker *w)
 	look(w);
 }
 
+static void collapse_others(struct worker *w)
+{
+	struct iovec range = { .iov_base = w->addr, .iov_len = HUGE };
+	int pidfd = syscall(__NR_pidfd_open, w->other, 0);
+
+	w->ret = syscall(__NR_process_madvise, pidfd, &range, 1, MADV_COLLAPSE, 0);
+	close(pidfd);
+}
+
+static void map(struct worker *w)
+{
+	w->addr = map_pages_on(w->nr, w->nid);
+}
+
+static void fill_others(struct worker *w)
+{
+	struct iovec local = { .iov_len = w->nr * PAGE_SIZE };
+	struct iovec remote = { .iov_base = w->addr, .iov_len = local.iov_len };
+
+	local.iov_base = map_pages_on(w->nr, w->ram);
+	fill_pages(local.iov_base, w->nr, PAGE_SIZE, SEED);
+	w->ret = process_vm_writev(w->other, &local, 1, &remote, 1, 0);
+	munmap(local.iov_base, local.iov_len);
+}
+
 /* A child of the child shares the pages, and stays; then it writes to them. */
 static struct worker *grandchild;
 static pid_t grandchild_pid;
@@ -695,6 +723,53 @@ TEST_F_TIMEOUT(limits, collapsed, CDM_TIMEOUT)
 	EXPECT_TRUE(w->intact);
 	EXPECT_PAGES(ONE, HUGE_NR);
 	TELL(give);
+	EXPECT_PAGES(ONE, 0);
+}
+
+/* Who works in another's address space has the owner pay, and be within his limit. */
+TEST_F_TIMEOUT(limits, for_another, CDM_TIMEOUT)
+{
+	struct worker *owner = self->w[0], *w = self->w[1];
+
+	owner->nr = HUGE_NR;
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "never"));
+	ASSERT_TRUE(tell(owner, take_huge));
+	EXPECT_EQ(HUGE_NR, owner->there);
+	ASSERT_EQ(0, setting(THP_SYSFS "/hugepages-2048kB/enabled", "madvise"));
+	w->other = self->pid[0];
+	w->addr = owner->addr;
+
+	/* Both are there for a moment: not within his limit, whatever the other's is */
+	ASSERT_EQ(0, dmem_set(self->nid, ONE, "dmem.max", LIMIT_NR));
+	TELL(collapse_others);
+	EXPECT_EQ(-1, w->ret);
+	ASSERT_EQ(0, dmem_no_max(self->nid, ONE));
+	/* Control: it is his limit, and not the other's. */
+	ASSERT_EQ(0, dmem_set(self->nid, TWO, "dmem.max", 0));
+	TELL(collapse_others);
+	EXPECT_EQ((long)HUGE, w->ret);
+	EXPECT_PAGES(ONE, HUGE_NR);
+	EXPECT_PAGES(TWO, 0);
+	ASSERT_TRUE(tell(owner, look));
+	EXPECT_TRUE(owner->intact);
+	EXPECT_EQ(HUGE_NR, owner->there);
+	ASSERT_TRUE(tell(owner, give));
+	EXPECT_PAGES(ONE, 0);
+
+	owner->nr = NR;
+	ASSERT_TRUE(tell(owner, map));
+	w->addr = owner->addr;
+	w->nr = NR;
+	TELL(fill_others);
+	EXPECT_EQ((long)(NR * PAGE_SIZE), w->ret);
+	EXPECT_PAGES(ONE, NR);
+	EXPECT_PAGES(TWO, 0);
+	owner->got = NR;
+	ASSERT_TRUE(tell(owner, look));
+	EXPECT_TRUE(owner->intact);
+	EXPECT_EQ(NR, owner->there);
+	ASSERT_EQ(0, dmem_no_max(self->nid, TWO));
+	ASSERT_TRUE(tell(owner, give));
 	EXPECT_PAGES(ONE, 0);
 }
 
@@ -1424,6 +1499,210 @@ TEST_F_TIMEOUT(limits, memcg_min, CDM_TIMEOUT)
 		TELL(give);
 		TELL(give_kept);
 	}
+}
+
+#define MEMBERS		100
+#define ROUNDS		6
+#define MEMBER_MAX	((size_t)64)	/* pages: the limit of every fourth */
+
+/* A child in a group of its own, that takes and gives at random */
+struct member {
+	struct worker w;
+	char group[64];
+	unsigned int seed;
+	size_t refused;		/* times that it did not get all it wanted */
+	pid_t pid;
+	int go[2];
+	unsigned long inode;	/* of the group */
+};
+
+static int reports[2];
+
+static void stray(struct member *m)
+{
+	static void (*const begin[])(struct worker *w) = {
+		take, take, take_shmem, take_in_ram, take_huge,
+	};
+	static void (*const go_on[])(struct worker *w) = {
+		give, give_half, give_every_other, move_in, move_out,
+	};
+	struct worker *w = &m->w;
+	int r = rand_r(&m->seed);
+
+	if (!w->addr) {
+		w->nr = 1 + r / 8 % 192;
+		begin[r % ARRAY_SIZE(begin)](w);
+		m->refused += w->got < w->nr;
+		return;
+	}
+	go_on[r % ARRAY_SIZE(go_on)](w);
+	if (go_on[r % ARRAY_SIZE(go_on)] == give)
+		w->addr = NULL;
+}
+
+static int be_member(void *arg)
+{
+	struct sigaction sa = { .sa_handler = on_bus };
+	struct member *m = arg;
+	char c;
+
+	sigaction(SIGBUS, &sa, NULL);
+	if (file_write(file_of(m->group, "cgroup.procs"), "0"))
+		return 1;
+	if (run_on_node(m->w.ram))
+		return 2;
+	while (read(m->go[0], &c, 1) == 1) {
+		stray(m);
+		if (write(reports[1], &c, 1) != 1)
+			return 3;
+	}
+	return 0;
+}
+
+static bool join(struct member *m, int nid, int ram, bool limited)
+{
+	struct stat st;
+
+	if (mkdir(file_of(m->group, ""), 0755) || stat(file_of(m->group, ""), &st))
+		return false;
+	if (limited && dmem_set(nid, m->group, "dmem.max", MEMBER_MAX))
+		return false;
+	m->inode = st.st_ino;
+	m->w = (struct worker){ .nid = nid, .ram = ram };
+	m->pid = spawn(be_member, m);
+	return m->pid > 0;
+}
+
+static bool all_stray(struct member *members)
+{
+	struct pollfd poll_for = { .fd = reports[0], .events = POLLIN };
+	char c = 0;
+	int i;
+
+	for (i = 0; i < MEMBERS; i++)
+		if (write(members[i].go[1], &c, 1) != 1)
+			return false;
+	for (i = 0; i < MEMBERS; i++)
+		if (poll(&poll_for, 1, CDM_WAIT * 1000) != 1 || read(reports[0], &c, 1) != 1)
+			return false;
+	return true;
+}
+
+/*
+ * How many pages of the device each member's group has, by kpagecgroup, which goes by
+ * whom memcg has charged: the judge. Returns how many others have, or < 0.
+ */
+static long pages_of_members(struct member *members, size_t *has)
+{
+	size_t nr = cdm_device(0)->size / PAGE_SIZE, i;
+	unsigned long *inodes;
+	int m, fd, last = 0;
+	long others = 0;
+
+	fd = open("/proc/kpagecgroup", O_RDONLY);
+	inodes = malloc(nr * sizeof(*inodes));
+	if (fd < 0 || !inodes ||
+	    pread(fd, inodes, nr * sizeof(*inodes),
+		  cdm_device(0)->start / PAGE_SIZE * sizeof(*inodes)) !=
+	    (ssize_t)(nr * sizeof(*inodes)))
+		others = -1;
+	memset(has, 0, MEMBERS * sizeof(*has));
+	for (i = 0; !others && i < nr; i++) {
+		if (!inodes[i])
+			continue;
+		for (m = last; m < last + MEMBERS; m++)
+			if (members[m % MEMBERS].inode == inodes[i])
+				break;
+		if (m == last + MEMBERS) {
+			others++;
+			continue;
+		}
+		last = m % MEMBERS;
+		has[last]++;
+	}
+	free(inodes);
+	close(fd);
+	return others;
+}
+
+/* Returns how many pages they have if all counters say what the judge says, else < 0. */
+static long members_agree(int nid, struct member *members, bool tell_why)
+{
+	size_t has[MEMBERS], all = 0;
+	bool agreed = true;
+	long others;
+	int i;
+
+	drain_lru();
+	others = pages_of_members(members, has);
+	for (i = 0; i < MEMBERS; i++) {
+		long long now = dmem(nid, members[i].group, "dmem.current");
+
+		all += has[i];
+		if (now == (long long)(has[i] * PAGE_SIZE))
+			continue;
+		agreed = false;
+		if (tell_why)
+			ksft_print_msg("%s: %lld bytes, and %zu pages\n", members[i].group,
+				       now, has[i]);
+	}
+	if (tell_why)
+		ksft_print_msg("%zu pages, and %ld of others\n", all, others);
+	if (others || dmem(nid, TOP, "dmem.current") != (long long)(all * PAGE_SIZE) ||
+	    dmem(nid, "", "dmem.current") != (long long)(all * PAGE_SIZE))
+		agreed = false;
+	return agreed ? (long)all : -1;
+}
+
+/* The owners of all pages are added up and compared with every counter. */
+TEST_F_TIMEOUT(limits, hundred_groups, CDM_TIMEOUT)
+{
+	size_t refused = 0;
+	struct member *members;
+	long all, most = 0;
+	int i, round;
+
+	members = mmap(NULL, MEMBERS * sizeof(*members), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, members);
+	ASSERT_EQ(0, pipe(reports));
+	srand(time(NULL));
+	for (i = 0; i < MEMBERS; i++) {
+		struct member *m = &members[i];
+
+		m->seed = rand();
+		snprintf(m->group, sizeof(m->group), TOP "/member%d", i);
+		ASSERT_EQ(0, pipe(m->go));
+		ASSERT_TRUE(join(m, self->nid, self->ram, i % 4 == 0));
+	}
+	for (round = 0; round < ROUNDS; round++) {
+		struct member *m = &members[rand() % MEMBERS];
+
+		ASSERT_TRUE(all_stray(members));
+		all = -1;
+		EXPECT_TRUE(wait_for((all = members_agree(self->nid, members, false)) >= 0)) {
+			members_agree(self->nid, members, true);
+			TH_LOG("round %d", round);
+		}
+		most = all > most ? all : most;
+		for (i = 0; i < MEMBERS; i += 4)
+			EXPECT_GE((long long)(MEMBER_MAX * PAGE_SIZE),
+				  dmem(self->nid, members[i].group, "dmem.current"));
+		/* One goes with his group, and another comes. */
+		kill_and_reap(m->pid);
+		EXPECT_TRUE(wait_for(!rmdir(file_of(m->group, ""))));
+		ASSERT_TRUE(join(m, self->nid, self->ram, (m - members) % 4 == 0));
+	}
+	for (i = 0; i < MEMBERS; i++) {
+		refused += members[i].refused;
+		kill_and_reap(members[i].pid);
+	}
+	TH_LOG("at most %ld pages of all, and %zu times not all that was wanted", most, refused);
+	/* Controls: there was something to agree on, and limits in the way. */
+	EXPECT_LT(MEMBERS * 10, most);
+	EXPECT_LT(0, refused);
+	EXPECT_PAGES(TOP, 0);
+	EXPECT_PAGES("", 0);
 }
 
 TEST_HARNESS_MAIN
