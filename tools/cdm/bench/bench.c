@@ -1011,6 +1011,24 @@ static void reclaim(void)
 	check(!munmap(addr, nr * PAGE));
 }
 
+/* What a page costs for whom it is counted: after reclaim(), which makes the group */
+static void fault_memcg(void)
+{
+	file_write("/cgroup/job/cgroup.procs", "0");
+	fault_on("fault_memcg", "unmap_memcg", -1, rounds(48));
+	file_write("/cgroup/cgroup.procs", "0");
+}
+
+static void fault_dmem_dev(void)
+{
+	file_write("/cgroup/job/cgroup.procs", "0");
+	fault_on("fault_memcg_dev", "unmap_memcg_dev", NODE_DEV, rounds(48));
+	file_write("/cgroup/cgroup.subtree_control", "+dmem");
+	fault_on("fault_dmem_dev", "unmap_dmem_dev", NODE_DEV, rounds(48));
+	file_write("/cgroup/cgroup.procs", "0");
+	file_write("/cgroup/cgroup.subtree_control", "-dmem");
+}
+
 /* khugepaged finds nothing to do: each page table has a page that it denies. */
 static void khugepaged(void)
 {
@@ -1373,12 +1391,12 @@ int main(void)
 		WORKLOAD(gup), WORKLOAD(allocator), WORKLOAD(numa_scan),
 		WORKLOAD(move_pages), WORKLOAD(migrate_pages), WORKLOAD(ksm),
 		WORKLOAD(khugepaged), WORKLOAD(pageout), WORKLOAD(reclaim),
-		WORKLOAD(scale_vmas), WORKLOAD(scale_tasks),
+		WORKLOAD(scale_vmas), WORKLOAD(scale_tasks), WORKLOAD(fault_memcg),
 	}, with_device[] = {
 		WORKLOAD(fault_dev), WORKLOAD(fault_thp_dev), WORKLOAD(forks_dev),
 		WORKLOAD(gup_dev), WORKLOAD(numa_scan_dev), WORKLOAD(move_pages_dev),
 		WORKLOAD(migrate_pages_dev), WORKLOAD(ksm_dev), WORKLOAD(pageout_dev),
-		WORKLOAD(sweep),
+		WORKLOAD(sweep), WORKLOAD(fault_dmem_dev),
 	}, nodes_of_scale = WORKLOAD(scale_nodes), sizes_of_scale = WORKLOAD(scale_size),
 	bind = WORKLOAD(bind_devices);
 	struct termios raw;
