@@ -22,6 +22,7 @@ help:
 	@echo "  make test-mm      the kernel's own mm selftests, against the base kernel's results"
 	@echo '  make soak         stressors against devices that come and go, for SECONDS=600'
 	@echo '  make deb          Debian packages, in build/deb: cdm-tools'
+	@echo '  make distro       a Debian 13 with systemd and udev: are they as they should be?'
 	@echo '  make lint         checkpatch, rustfmt, clippy, sparse, kernel-doc, shellcheck'
 	@echo
 	@echo '  make setup        only the toolchain root, in the cache directory'
@@ -76,6 +77,11 @@ deb: deb-tools
 deb-tools:
 	@$(T)/build/deb tools
 
+distro: setup
+	@$(T)/build/kernel bench
+	@$(T)/build/deb tools
+	@$(T)/distro/distro
+
 lint: setup
 	@$(T)/check/lint $(if $(FRESH),--fresh)
 
@@ -114,4 +120,4 @@ clean:
 distclean:
 	@$(T)/build/clean --all
 
-.PHONY: help setup run test gates control test-mm shell vm objcmp soak deb deb-tools lint kernel oot refresh steps series clean distclean
+.PHONY: help setup run test gates control test-mm shell vm objcmp soak deb deb-tools distro lint kernel oot refresh steps series clean distclean
