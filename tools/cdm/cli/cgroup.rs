@@ -118,10 +118,33 @@ pub fn shares() -> Result<Vec<Share>, Failure> {
 pub struct Limited {
     group: PathBuf,
     home: PathBuf,
+    /// It is below `home`, and not beside it.
+    inside: bool,
+}
+
+fn write(file: PathBuf, text: &str) -> Result<(), Failure> {
+    fs::write(&file, text).map_err(|error| Failure::io(file.display(), &error))
+}
+
+/// Lets the cgroups below one have limits of their own.
+fn hand_down(group: &Path) -> Result<(), Failure> {
+    let control = group.join("cgroup.subtree_control");
+
+    // Its own pages make room if memory is there, too. That may not be for us to say.
+    let _ = fs::write(&control, "+memory");
+    write(control, "+dmem")
+}
+
+/// Is there no process in a cgroup but this one?
+fn is_alone_in(group: &Path) -> bool {
+    fs::read_to_string(group.join("cgroup.procs"))
+        .is_ok_and(|text| text.trim() == process::id().to_string())
 }
 
 impl Limited {
-    /// Makes it beside the one that this process is in, with so much of each node at most.
+    /// Makes it with so much of each node at most: below the one that this process is
+    /// in, if it has that for itself (what limits or ends a unit of systemd then does so
+    /// to the program), else beside it.
     pub fn enter(nids: &[u32], max: &str) -> Result<Self, Failure> {
         let path = "/proc/self/cgroup";
         let text = fs::read_to_string(path).map_err(|error| Failure::io(path, &error))?;
@@ -131,37 +154,47 @@ impl Limited {
             .ok_or_else(|| Failure::new("cgroup v2 is not mounted"))?;
         let home = top()?.join(own);
         // Below the root there may be processes in a cgroup or others below it, not both.
-        let parent = match home.parent() {
-            Some(parent) if !own.is_empty() => parent.to_path_buf(),
+        let above = match home.parent() {
+            Some(above) if !own.is_empty() => above.to_path_buf(),
             _ => home.clone(),
         };
-        let write = |file: PathBuf, text: &str| {
-            fs::write(&file, text).map_err(|error| Failure::io(file.display(), &error))
-        };
-
-        // Its own pages make room if memory is there, too. That may not be for us to say.
-        let control = parent.join("cgroup.subtree_control");
-        let _ = fs::write(&control, "+memory");
-        write(control, "+dmem")?;
+        hand_down(&above)?;
+        let inside = above != home && is_alone_in(&home);
+        let parent = if inside { &home } else { &above };
 
         let group = parent.join(format!("cdm-run-{}", process::id()));
         fs::create_dir(&group).map_err(|error| Failure::io(group.display(), &error))?;
         // From here on it is undone.
-        let limited = Self { group, home };
+        let limited = Self {
+            group,
+            home,
+            inside,
+        };
+        write(limited.group.join("cgroup.procs"), "0")?;
+        if inside {
+            hand_down(&limited.home)?;
+        }
         for nid in nids {
             let line = format!("{} {max}", region(*nid));
             write(limited.group.join("dmem.max"), &line)
                 .map_err(|failure| failure.and(&format!("as \"{line}\"")))?;
         }
-        write(limited.group.join("cgroup.procs"), "0")?;
         Ok(limited)
     }
 }
 
 impl Drop for Limited {
     fn drop(&mut self) {
+        if self.inside {
+            // What the program left behind keeps it, and the limit.
+            if !is_alone_in(&self.group) {
+                return;
+            }
+            let control = self.home.join("cgroup.subtree_control");
+            let _ = fs::write(&control, "-dmem");
+            let _ = fs::write(&control, "-memory");
+        }
         let _ = fs::write(self.home.join("cgroup.procs"), "0");
-        // What the program left behind keeps it, and the limit.
         let _ = fs::remove_dir(&self.group);
     }
 }
