@@ -601,6 +601,19 @@ static __always_inline void cdm_page_unpoisoned(unsigned long pfn)
 /* For mm/memory_hotplug.c: before a page of the block can be had. */
 void cdm_retire_bad_pages(unsigned long pfn, unsigned long nr);
 bool __cdm_bad_pages_in_use(unsigned long pfn, unsigned long nr);
+bool __cdm_has_pfn(unsigned long pfn);
+
+/**
+ * cdm_has_pfn - is this page frame memory of a device?
+ * @pfn: any, online or not
+ *
+ * Context: Any.
+ * Return: true if it belongs to a CDM node.
+ */
+static inline bool cdm_has_pfn(unsigned long pfn)
+{
+	return cdm_enabled() && __cdm_has_pfn(pfn);
+}
 
 /**
  * cdm_bad_pages_in_use - does anything refer to a broken page of a device?
@@ -807,6 +820,11 @@ static inline void cdm_retire_bad_pages(unsigned long pfn, unsigned long nr)
 }
 
 static inline bool cdm_bad_pages_in_use(int nid, unsigned long pfn, unsigned long nr)
+{
+	return false;
+}
+
+static inline bool cdm_has_pfn(unsigned long pfn)
 {
 	return false;
 }

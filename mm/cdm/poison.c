@@ -237,6 +237,13 @@ static struct cdm_bad_pages *cdm_bad_pages_around(unsigned long pfn)
 	return NULL;
 }
 
+/* See cdm_has_pfn(). */
+bool __cdm_has_pfn(unsigned long pfn)
+{
+	guard(rcu)();
+	return cdm_bad_pages_around(pfn);
+}
+
 void __cdm_page_poisoned(unsigned long pfn)
 {
 	struct cdm_bad_pages *pages;

@@ -3,14 +3,23 @@
  * A machine does not sleep while there is something on a node: the device may
  * forget it. A node where nobody has pages is no reason to stay awake.
  *
+ * And what another kernel gets of it that this one starts: nothing.
+ *
  * What is tried is all of a sleep up to the frozen tasks, which is as far as
  * an error of a device has not been met (pm_test). For a hibernation the memory
  * for the image has been found by then.
  */
+#ifdef __x86_64__
+#include <asm/bootparam.h>
+#endif
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/kexec.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -171,5 +180,158 @@ TEST_F_TIMEOUT(runtime, orphan, CDM_TIMEOUT)
 	EXPECT_TRUE(wait_for(!is_awake(dev)));
 	EXPECT_TRUE(page_is(iov.iov_base, SEED));
 }
+
+#define CALLS		"/sys/kernel/debug/cdm_test"
+#define KERNEL_SIZE	((size_t)1 << 20)
+
+#ifdef __x86_64__
+
+FIXTURE(kexec)
+{
+	int nid;
+	int kernel;
+};
+
+/* What looks like a kernel: it is loaded, and never runs. */
+static int make_kernel(void)
+{
+	int fd = memfd_create("cdm-kernel", 0), ro;
+	struct boot_params *image;
+	struct setup_header *h;
+	char path[32];
+
+	if (fd < 0 || ftruncate(fd, KERNEL_SIZE))
+		return -1;
+	image = mmap(NULL, KERNEL_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (image == MAP_FAILED)
+		return -1;
+	h = &image->hdr;
+	h->setup_sects = sizeof(*image) / 512;
+	h->boot_flag = 0xaa55;
+	/* Its second byte is the size of the header. */
+	h->jump = 0x6aeb;
+	memcpy(&h->header, "HdrS", 4);
+	h->version = 0x020f;
+	h->loadflags = LOADED_HIGH;
+	h->xloadflags = XLF_KERNEL_64 | XLF_CAN_BE_LOADED_ABOVE_4G | XLF_5LEVEL;
+	h->cmdline_size = 2047;
+	h->kernel_alignment = HUGE;
+	h->init_size = KERNEL_SIZE;
+	munmap(image, KERNEL_SIZE);
+	/* Who could write to it must not be there when it is loaded. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	ro = open(path, O_RDONLY);
+	close(fd);
+	return ro;
+}
+
+static int load_kernel(int fd, unsigned long flags)
+{
+	if (syscall(__NR_kexec_file_load, fd, -1, 1UL, "", flags | KEXEC_FILE_NO_INITRAMFS))
+		return -errno;
+	return 0;
+}
+
+FIXTURE_SETUP(kexec)
+{
+	self->nid = cdm_node_up("migrate");
+	ASSERT_LE(0, self->nid);
+	ASSERT_EQ(0, load_module("cdm_test", ""));
+	self->kernel = make_kernel();
+	ASSERT_LE(0, self->kernel);
+}
+
+FIXTURE_TEARDOWN_PARENT(kexec)
+{
+	EXPECT_EQ(0, load_kernel(-1, KEXEC_FILE_UNLOAD));
+	EXPECT_EQ(0, load_kernel(-1, KEXEC_FILE_UNLOAD | KEXEC_FILE_ON_CRASH));
+	EXPECT_EQ(0, cdm_node_down());
+	EXPECT_EQ(0, unload_module("cdm_test"));
+}
+
+static bool is_of_device(unsigned long start, unsigned long size)
+{
+	const struct device *dev = cdm_device(0);
+
+	return start < dev->start + dev->size && dev->start < start + size;
+}
+
+/* How much memory a dump has; how much of that is the device's */
+static int dumped(unsigned long *all, unsigned long *device)
+{
+	unsigned long start, size;
+	FILE *f = fopen(CALLS "/crash_header", "r");
+	int nr = 0;
+
+	*all = 0;
+	*device = 0;
+	if (!f)
+		return -errno;
+	while (fscanf(f, "%lx %lx", &start, &size) == 2) {
+		*all += size;
+		if (is_of_device(start, size))
+			*device += size;
+		nr++;
+	}
+	fclose(f);
+	return nr;
+}
+
+/* What a dump has of a node is not known to be there after a crash: nothing. */
+TEST_F_TIMEOUT(kexec, dump, CDM_TIMEOUT)
+{
+	const unsigned long ram = proc_meminfo("MemTotal") << 10;
+	unsigned long all, device;
+	int i;
+
+	/* The node is there first; it goes, and comes back. */
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(self->nid, cdm_node_up("migrate"));
+		if (!i)
+			ASSERT_EQ(0, load_kernel(self->kernel, KEXEC_FILE_ON_CRASH));
+		EXPECT_LT(0, dumped(&all, &device));
+		EXPECT_EQ(0, device);
+		/* Control: ordinary memory is, all of it */
+		EXPECT_LE(ram / 4 * 3, all);
+		ASSERT_EQ(0, cdm_node_down());
+	}
+}
+
+/* Where the next kernel is put, and what it takes for its memory */
+TEST_F_TIMEOUT(kexec, image, CDM_TIMEOUT)
+{
+	unsigned long start, end, size, nr_segments = 0, nr_ranges = 0;
+	char line[2048], *at;
+	int log, type, i;
+	ssize_t len;
+
+	log = log_open();
+	ASSERT_LE(0, log);
+	ASSERT_EQ(0, load_kernel(self->kernel, KEXEC_FILE_DEBUG));
+	/* A line each time; EPIPE: some have been overwritten. */
+	while ((len = read(log, line, sizeof(line) - 1)) > 0 || errno == EPIPE) {
+		line[len > 0 ? len : 0] = '\0';
+		at = strstr(line, "segment[");
+		at = at ? strstr(at, " mem=") : NULL;
+		if (at && sscanf(at, " mem=%lx memsz=%lx", &start, &size) == 2) {
+			nr_segments++;
+			EXPECT_FALSE(is_of_device(start, size));
+		}
+		/* "start-end (type)" at its end */
+		at = strrchr(line, '(');
+		for (i = 0; at && at > line && i < 2; i++)
+			for (at--; at > line && *at != ' '; at--)
+				;
+		if (at && sscanf(at, "%lx-%lx (%d)", &start, &end, &type) == 3) {
+			nr_ranges += type == 1;
+			EXPECT_FALSE(type == 1 && is_of_device(start, end + 1 - start));
+		}
+	}
+	close(log);
+	EXPECT_LE(3, nr_segments);
+	EXPECT_LE(1, nr_ranges);
+}
+
+#endif /* __x86_64__: what looks like a kernel is one of that */
 
 TEST_HARNESS_MAIN

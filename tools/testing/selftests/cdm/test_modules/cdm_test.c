@@ -18,6 +18,8 @@
  *	cdm_test/tear_out	PCI device
  *	cdm_test/steal		PCI device
  *	cdm_test/hold		pfn how
+ *	cdm_test/crash_header	(read) what the kernel that is loaded for a crash will
+ *				find in /proc/vmcore: start and size of each range
  *	cdm_test/poisoned	(read) what the driver has been told, and what it is
  *				when it asks: the addresses of broken pages
  *
@@ -43,7 +45,9 @@
 #include <linux/cdm.h>
 #include <linux/cpu.h>
 #include <linux/debugfs.h>
+#include <linux/elf.h>
 #include <linux/gfp.h>
+#include <linux/ioport.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -90,6 +94,37 @@ static int poisoned_show(struct seq_file *m, void *unused)
 	return nr < 0 ? nr : 0;
 }
 DEFINE_SHOW_ATTRIBUTE(poisoned);
+
+static int note_range(struct resource *res, void *arg)
+{
+	*(struct resource *)arg = *res;
+	return 1;
+}
+
+/* In the memory that was reserved at boot; nobody says where. */
+static int crash_header_show(struct seq_file *m, void *unused)
+{
+	struct resource res;
+	u64 addr;
+
+	if (walk_iomem_res_desc(IORES_DESC_CRASH_KERNEL, IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY,
+				0, -1, &res, note_range) != 1)
+		return -ENODEV;
+	for (addr = res.start; addr < res.end; addr += PAGE_SIZE) {
+		const struct elf64_hdr *elf = phys_to_virt(addr);
+		struct elf64_phdr *phdr = (void *)(elf + 1);
+		unsigned int i;
+
+		if (memcmp(elf->e_ident, ELFMAG, SELFMAG) || elf->e_type != ET_CORE)
+			continue;
+		for (i = 0; i < elf->e_phnum && (u64)virt_to_phys(phdr + i) < res.end; i++) {
+			if (phdr[i].p_type == PT_LOAD)
+				seq_printf(m, "%#llx %#llx\n", phdr[i].p_paddr, phdr[i].p_memsz);
+		}
+	}
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(crash_header);
 
 static int do_register(const char *args)
 {
@@ -503,6 +538,7 @@ static int __init cdm_test_init(void)
 	debugfs_create_file("steal", 0200, dir, NULL, &steal_fops);
 	debugfs_create_file("hold", 0200, dir, NULL, &hold_fops);
 	debugfs_create_file("poisoned", 0400, dir, NULL, &poisoned_fops);
+	debugfs_create_file("crash_header", 0400, dir, NULL, &crash_header_fops);
 	return 0;
 }
 module_init(cdm_test_init);
