@@ -135,10 +135,12 @@ fn hand_down(group: &Path) -> Result<(), Failure> {
     write(control, "+dmem")
 }
 
-/// Is there no process in a cgroup but this one?
-fn is_alone_in(group: &Path) -> bool {
+/// Is there no process in a cgroup, but perhaps this one?
+fn has_no_others(group: &Path) -> bool {
+    let own = process::id().to_string();
+
     fs::read_to_string(group.join("cgroup.procs"))
-        .is_ok_and(|text| text.trim() == process::id().to_string())
+        .is_ok_and(|text| text.lines().all(|pid| pid == own))
 }
 
 impl Limited {
@@ -159,7 +161,7 @@ impl Limited {
             _ => home.clone(),
         };
         hand_down(&above)?;
-        let inside = above != home && is_alone_in(&home);
+        let inside = above != home && has_no_others(&home);
         let parent = if inside { &home } else { &above };
 
         let group = parent.join(format!("cdm-run-{}", process::id()));
@@ -187,7 +189,7 @@ impl Drop for Limited {
     fn drop(&mut self) {
         if self.inside {
             // What the program left behind keeps it, and the limit.
-            if !is_alone_in(&self.group) {
+            if !has_no_others(&self.group) {
                 return;
             }
             let control = self.home.join("cgroup.subtree_control");

@@ -309,7 +309,8 @@ TEST_F_TIMEOUT(kexec, image, CDM_TIMEOUT)
 	ASSERT_LE(0, log);
 	ASSERT_EQ(0, load_kernel(self->kernel, KEXEC_FILE_DEBUG));
 	/* A line each time; EPIPE: some have been overwritten. */
-	while ((len = read(log, line, sizeof(line) - 1)) > 0 || errno == EPIPE) {
+	while ((len = read(log, line, sizeof(line) - 1)) > 0 ||
+	       (len < 0 && errno == EPIPE)) {
 		line[len > 0 ? len : 0] = '\0';
 		at = strstr(line, "segment[");
 		at = at ? strstr(at, " mem=") : NULL;
